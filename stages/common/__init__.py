@@ -1,0 +1,1 @@
+"""What two or more papers use; nothing here runs by itself, except ``render``."""

@@ -1,0 +1,174 @@
+"""Files that stages hand to each other: whole or not at all, and the same bytes every time."""
+
+import hashlib
+import io
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.errors import InputError
+
+SIGNIFICANT_DIGITS = 5  # of floats in JSON; instruction sets differ in the seventh
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a kill or a full disk leaves the old one or the new one, never half.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written or the disk is full.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError as error:
+        if new.is_file():
+            new.unlink()
+        raise InputError(
+            path,
+            "cannot be written",
+            expected=f"room for {len(content)} bytes in a writable folder",
+            found=error.strerror or error,
+            remedy="free space or fix the permissions and run again; finished work is kept",
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text by :func:`write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def _rounded(value: object, where: str) -> object:
+    if isinstance(value, Mapping):
+        return {str(k): _rounded(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, np.ndarray):
+        return _rounded(value.tolist(), where)
+    if isinstance(value, np.generic):
+        return _rounded(value.item(), where)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}: write None for what does not exist")
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    return value
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Write ``content`` with sorted keys and floats of 5 significant digits.
+
+    Raises
+    ------
+    ValueError
+        If a number is NaN or infinite; the message names its key.
+    """
+    text = json.dumps(_rounded(content, path.name), indent=1, sort_keys=True, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        found, cause = error.strerror or str(error), error
+    except ValueError as error:
+        found, cause = str(error), error
+    else:
+        if isinstance(content, dict):
+            return content
+        found, cause = f"a {type(content).__name__}", None
+    raise InputError(
+        path,
+        "is not a readable JSON file",
+        expected="a JSON object",
+        found=found,
+        remedy="run the stage that writes it (dvc repro) or restore it from git",
+    ) from cause
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as a compressed .npz whose bytes depend on the arrays alone.
+
+    Raises
+    ------
+    ValueError
+        If an array would need pickle (dtype object).
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in sorted(arrays.items()):
+            item = io.BytesIO()
+            np.save(item, np.ascontiguousarray(array), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, item.getvalue())
+    write_bytes(path, buffer.getvalue())
+
+
+def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Read all arrays of an .npz, or those in ``names``; never unpickles.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, needs pickle, or lacks one of ``names``.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            missing = sorted(set(names or ()) - set(archive.files))
+            if not missing:
+                return {name: archive[name] for name in names or archive.files}
+            found, cause = f"{sorted(archive.files)} without {missing}", None
+    except OSError as error:
+        found, cause = error.strerror or str(error), error
+    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        found, cause = f"a damaged file ({error})", error
+    except zlib.error as error:
+        found, cause = f"a damaged file ({error})", error
+    raise InputError(
+        path,
+        "is not a readable array file",
+        expected=f"an .npz with {sorted(names)}" if names else "an .npz",
+        found=found,
+        remedy="delete it and run the stage that writes it (dvc repro)",
+    ) from cause
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, hexadecimal.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            path,
+            "cannot be read",
+            expected="a readable file",
+            found=error.strerror or error,
+            remedy="restore it (dvc pull data.dvc for embedded data) and run again",
+        ) from error
