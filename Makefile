@@ -1,0 +1,46 @@
+# Linux, Python 3.11 or 3.12, git, make. `make help` lists what there is.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test smoke lint report verdicts data bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/done: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, {sys.executable} is {v[0]}.{v[1]}; set PYTHON=...")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+data: .venv/done ## fetch the embedded image sets (from this clone, no network)
+	@$(RUN) dvc pull --quiet data.dvc
+
+reproduce: data ## run what is missing or changed, print the verdicts and where the reports are
+	$(RUN) dvc repro
+	@$(RUN) python -m stages.scoreboard.verdicts --show
+
+test: data lint ## all tests, the smoke pipeline among them
+	$(RUN) python -m pytest -q
+
+lint: .venv/done
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) pyright
+
+smoke: data ## every stage, tiny, in a copy of this checkout
+	$(RUN) python -m pytest -q tests/test_smoke.py
+
+report: data ## render the reports again from the results
+	$(RUN) dvc repro --force --single-item stages/colourisation/dvc.yaml:report
+
+verdicts: .venv/done ## print the verdicts and where the reports are
+	@$(RUN) python -m stages.scoreboard.verdicts --show
+
+bench: data ## measure speed on this machine, into reports/bench
+	$(RUN) python -m tests.benchmarks.colourisation
+
+clean: ## delete models, caches and checkpoints (not data, results or reports)
+	rm -rf artifacts .ckpt .cache .pytest_cache .ruff_cache .hypothesis dvc_plots

@@ -1,0 +1,100 @@
+"""Choose the train, validation and test images of a profile, balanced over classes.
+
+The paper trains on ILSVRC's validation set and tests on 10 images a class of its training set
+(Sec. IV-A); ``dataset: imagenet`` does so in the ``paper`` profile. Other sets use their own split;
+validation images are taken from train, and no group (an emoji in two drawings) is on two sides.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.errors import InputError
+from stages.common.files import write_json, write_npz
+from stages.common.params import NonNegativeInt, PositiveInt
+from stages.common.stage import run
+from stages.data.images import load_images
+
+
+def balanced(
+    labels: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return ``count`` indices, whole groups at a time, class by class in turn.
+
+    Groups are shuffled within their class and the classes take turns, so that every class has
+    its share as long as its images last.
+    """
+    order = np.lexsort((groups, labels))
+    new = np.diff(groups[order], prepend=-1) != 0
+    new |= np.diff(labels[order], prepend=-1) != 0
+    queues: dict[int, list[np.ndarray]] = {}
+    for members in np.split(order, np.flatnonzero(new)[1:]):
+        queues.setdefault(int(labels[members[0]]), []).append(members)
+    for queue in queues.values():
+        rng.shuffle(queue)  # type: ignore[arg-type]
+    chosen: list[int] = []
+    while len(chosen) < count and any(queues.values()):
+        for queue in queues.values():
+            if queue:
+                chosen.extend(queue.pop())
+    return np.sort(np.array(chosen[:count]))
+
+
+def prepare(
+    data: Path,
+    out: Path,
+    *,
+    dataset: str,
+    train_split: str,
+    test_split: str,
+    size: PositiveInt,
+    n_train: PositiveInt,
+    n_val: PositiveInt,
+    n_test: PositiveInt,
+    split_seed: NonNegativeInt,
+):
+    """Write {train,val,test}.npz (images uint8 (n, size, size, 3), labels, groups) and meta.json.
+
+    ``data`` holds the embedded sets and is read by name through ``load_images``; real sets are read
+    from where the user mounted them (docs/data.md).
+    """
+    train = load_images(dataset, train_split, size)
+    test = load_images(dataset, test_split, size)
+    rng = np.random.default_rng(split_seed)
+    val = balanced(train.labels, train.groups, n_val, rng)
+    rest = np.flatnonzero(~np.isin(train.groups, train.groups[val]))
+    chosen = {
+        "train": (train, rest[balanced(train.labels[rest], train.groups[rest], n_train, rng)]),
+        "val": (train, val),
+        "test": (test, balanced(test.labels, test.groups, n_test, rng)),
+    }
+    for split, (source, index) in chosen.items():
+        if len(index) < (wanted := {"train": n_train, "val": n_val, "test": n_test}[split]):
+            raise InputError(
+                f"{dataset} as {split}",
+                "has too few images",
+                expected=f"at least {wanted}",
+                found=len(index),
+                remedy=f"lower n_{split} of this profile in params.yaml",
+            )
+        write_npz(
+            out / f"{split}.npz",
+            images=np.asarray(source.images[index]),
+            labels=source.labels[index],
+            groups=source.groups[index],
+        )
+    write_json(
+        out / "meta.json",
+        {
+            "dataset": dataset,
+            "attribution": train.attribution,
+            "classes": list(train.classes),
+            "size": size,
+            "grey_converted": train.grey_converted + test.grey_converted,
+            **{f"n_{split}": len(index) for split, (_, index) in chosen.items()},
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(prepare, "colourisation.prepare")

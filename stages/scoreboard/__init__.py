@@ -1,0 +1,1 @@
+"""What comes after the papers: the verdicts on all claims, and the index page."""

@@ -1,0 +1,164 @@
+"""The DAG against the code: deps are the imports, params are the keywords, results are in git."""
+
+import ast
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.common.params import load_params, stage_params
+
+# The frame and the wording of errors: no result depends on them.
+FRAME = {"stages/common/errors.py", "stages/common/stage.py"}
+PARAMS = load_params()
+PIPELINES = [Path("dvc.yaml"), *sorted(Path("stages").glob("*/dvc.yaml"))]
+PAPERS = ["colourisation"]
+
+
+def file_of(module):
+    """Return the file of a module below ``stages``; of a package its __init__.py."""
+    path = Path(*module.split("."))
+    files = [f for f in (path.with_suffix(".py"), path / "__init__.py") if f.exists()]
+    return files[0] if files else None
+
+
+def imports_in(source):
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name.startswith("stages.") and (file := file_of(name)):
+                yield file
+
+
+def source_of(file):
+    if file.suffix != ".ipynb":
+        return file.read_text(encoding="utf-8")
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+
+
+def needed(*files):
+    """Return the files and all below ``stages`` that they import, __init__.py files left out."""
+    seen, todo = set(), list(files)
+    while todo:
+        here = todo.pop()
+        if here not in seen:
+            seen.add(here)
+            todo.extend(imports_in(source_of(here)))
+    return {str(f) for f in seen if f.name != "__init__.py"} - FRAME
+
+
+def _templates():
+    for pipeline in PIPELINES:
+        for name, stage in YAML(typ="safe").load(pipeline)["stages"].items():
+            yield pytest.param(pipeline, name, stage, id=f"{pipeline.parent.name or 'root'}-{name}")
+
+
+TEMPLATES = list(_templates())
+
+
+def module_of(stage):
+    words = stage["cmd"].split()
+    return words[words.index("-m") + 1]
+
+
+@pytest.mark.parametrize(("pipeline", "name", "stage"), TEMPLATES)
+def test_deps_are_the_imports(pipeline, name, stage):
+    notebooks = [Path(d) for d in stage["deps"] if d.endswith(".ipynb")]
+    code = {d for d in stage["deps"] if d.endswith((".py", ".ipynb"))}
+    assert code == needed(file_of(module_of(stage)), *notebooks)
+
+
+@pytest.mark.parametrize(("pipeline", "name", "stage"), TEMPLATES)
+def test_one_name_in_four_places(pipeline, name, stage):
+    if pipeline == Path("dvc.yaml") or name == "report":
+        return  # they run shared modules: the scoreboard's and common's
+    paper = pipeline.parent.name
+    assert module_of(stage) == f"stages.{paper}.{name}"
+    assert hasattr(importlib.import_module(module_of(stage)), name)
+    assert name in PARAMS[paper] or any(name in p[paper] for p in PARAMS["profiles"].values())
+    outs = [o if isinstance(o, str) else next(iter(o)) for o in stage["outs"]]
+    stem = name.split("_")[0]
+    assert all(f"/{paper}/{stem}" in o or o.startswith("reports/results") for o in outs)
+
+
+@pytest.mark.parametrize(("pipeline", "name", "stage"), TEMPLATES)
+def test_params_sections_are_those_that_the_function_reads(pipeline, name, stage):
+    if pipeline == Path("dvc.yaml") or name == "report":
+        return
+    paper = pipeline.parent.name
+    declared = set(stage["params"])
+    profile = "profiles.${item.profile}"
+    sections = {f"{paper}.shared", f"{profile}.{paper}.shared"}
+    if name in PARAMS[paper]:
+        sections.add(f"{paper}.{name}")
+    if any(name in p[paper] for p in PARAMS["profiles"].values()):
+        sections.add(f"{profile}.{paper}.{name}")
+    if "--variant" in stage["cmd"]:
+        sections.add(f"{paper}.variants.${{item.variant}}")
+    if name == "score":
+        sections.add(f"{paper}.variants")
+    assert declared == sections
+
+
+@pytest.mark.parametrize("profile", PARAMS["profiles"])
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_stage_finds_its_parameters_in_every_profile(profile, paper):
+    stages = YAML(typ="safe").load(Path("stages", paper, "dvc.yaml"))["stages"]
+    for name, stage in stages.items():
+        if name == "report":
+            continue
+        function = getattr(importlib.import_module(module_of(stage)), name)
+        variants = PARAMS[paper]["variants"] if "--variant" in stage["cmd"] else [None]
+        for variant in variants:
+            stage_params(function, f"{paper}.{name}", profile=profile, variant=variant)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_shared_key_is_taken_by_some_stage(paper):
+    stages = YAML(typ="safe").load(Path("stages", paper, "dvc.yaml"))["stages"]
+    taken = set()
+    for name, stage in stages.items():
+        if name != "report":
+            function = getattr(importlib.import_module(module_of(stage)), name)
+            code = function.__wrapped__.__code__ if hasattr(function, "__wrapped__") else None
+            code = code or function.__code__
+            taken |= set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    shared = set(PARAMS[paper]["shared"])
+    for profile in PARAMS["profiles"].values():
+        shared |= set(profile[paper].get("shared", {}))
+    assert shared <= taken
+
+
+def test_expensive_stages_have_cached_outs_only():
+    """A plain uncached out would switch DVC's run cache off for the stage."""
+    for pipeline in PIPELINES:
+        for name, stage in YAML(typ="safe").load(pipeline)["stages"].items():
+            kinds = {isinstance(out, str) for out in stage["outs"]}
+            assert len(kinds) == 1
+            if name in ("prepare", "train", "evaluate", "evaluate_baselines"):
+                assert kinds == {True}
+
+
+def test_the_dag_stays_small():
+    """DVC's cost grows with the stages; 30 a paper when expanded."""
+    for paper in PAPERS:
+        stages = YAML(typ="safe").load(Path("stages", paper, "dvc.yaml"))["stages"]
+        variants = len(PARAMS[paper]["variants"])
+        expanded = sum(variants if "variant" in s["matrix"] else 1 for s in stages.values())
+        assert expanded <= 30
+
+
+def test_the_active_profile_is_the_embedded_one():
+    assert PARAMS["profile"] == "embedded"
+
+
+def test_results_hold_json_only():
+    """Every file below a metrics directory is read as metrics by DVC."""
+    assert {p.suffix for p in Path("reports/results").rglob("*") if p.is_file()} <= {".json"}

@@ -1,0 +1,172 @@
+"""The whole DAG at its smallest, in a copy of this checkout, as a user runs it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PAPER = "stages/colourisation/dvc.yaml"
+
+
+def shell(*command, cwd, **env):
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(cwd), "CKPT_DIR": "", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done
+
+
+def must(*command, cwd):
+    done = shell(*command, cwd=cwd)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """Copy what git knows or would add, choose the smoke profile, run everything once."""
+    here = tmp_path_factory.mktemp("checkout")
+    listed = must("git", "ls-files", "-co", "--exclude-standard", cwd=Path())
+    for name in listed.splitlines():
+        if Path(name).is_file():
+            (here / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(name, here / name)
+    params = here / "params.yaml"
+    params.write_text(params.read_text().replace("profile: embedded", "profile: smoke", 1))
+    must("git", "init", "-q", cwd=here)
+    must("git", "add", "-A", cwd=here)
+    identity = ("-c", "user.name=smoke", "-c", "user.email=smoke@example.org")
+    must("git", *identity, "commit", "-qm", "smoke", cwd=here)
+    must("dvc", "pull", "data.dvc", cwd=here)
+    log = must("dvc", "repro", cwd=here)
+    return here, log
+
+
+def planned(here):
+    """Return the stages that `dvc repro` would run now."""
+    said = must("dvc", "repro", "--dry", "--allow-missing", cwd=here)
+    return set(re.findall(r"Running stage '(?:stages/colourisation/dvc\.yaml:)?([^']+)'", said))
+
+
+@pytest.fixture
+def changed_params(checkout):
+    here, _ = checkout
+    params = here / "params.yaml"
+    before = params.read_text()
+
+    def change(old, new):
+        assert old in before
+        params.write_text(before.replace(old, new, 1))
+        return planned(here)
+
+    yield change
+    params.write_text(before)
+
+
+def test_every_stage_runs_and_writes_its_results(checkout):
+    here, log = checkout
+    results = here / "reports/results/smoke/colourisation"
+    table = json.loads((results / "table1.json").read_text())
+    claims = json.loads((results / "claims.json").read_text())
+    assert {row["id"] for row in table["rows"]} >= {"T1.bn", "T1.ibn_sn_md"}
+    assert len(claims["verdicts"]) == 20
+    for variant in ("bn", "in", "bn_sn_md", "l1_only", "ln"):
+        numbers = json.loads((results / f"{variant}.json").read_text())
+        assert numbers["n"] == 24 and numbers["l1"] > 0
+    for name in ("grey", "mean_ab", "random_hue", "half_chroma", "other_image"):
+        assert json.loads((results / f"baseline_{name}.json").read_text())["l1"] > 0
+    assert "reports/smoke/colourisation.html" in log
+
+
+def test_the_page_is_whole_and_loads_nothing(checkout):
+    here, _ = checkout
+    page = (here / "reports/smoke/colourisation.html").read_text()
+    assert len(page) < 3e6
+    assert "<script" not in page
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//[^"' >]+\.(?:js|css|png)""", page)
+    for words in ("Table I", "Fig. 3", "Fig. 4", "Fig. 5", "C16", "X4"):
+        assert words in page
+    figures = here / "reports/smoke/colourisation"
+    assert {f.suffix for f in figures.iterdir()} == {".png", ".csv"}
+
+
+def test_a_second_run_has_nothing_to_do(checkout):
+    here, _ = checkout
+    assert planned(here) == set()
+    said = must("dvc", "repro", cwd=here)
+    assert "Running stage" not in said and "up to date" in said
+
+
+def test_metrics_are_readable_by_dvc(checkout):
+    here, _ = checkout
+    shown = json.loads(must("dvc", "metrics", "show", "--json", cwd=here))
+    files = shown["workspace"]["data"]["files"] if "data" in shown["workspace"] else shown
+    text = json.dumps(files)
+    assert "colourisation/bn.json" in text and "l1" in text
+
+
+def test_changing_one_variants_lambda_runs_its_stages_score_and_report_only(changed_params):
+    assert changed_params(
+        "sn: all, scales: 1, lambda_l1: 33.3", "sn: all, scales: 1, lambda_l1: 50"
+    ) == {
+        "train@smoke-bn_sn_lam33",
+        "evaluate@smoke-bn_sn_lam33",
+        "score@smoke",
+        "report@smoke",
+        "verdicts@smoke",
+    }
+
+
+def test_a_new_variant_is_one_line_and_only_it_is_planned(changed_params):
+    line = "    l1_only: {norm: bn, sn: none, scales: 0}"
+    assert changed_params(line, f"    bn_md: {{norm: bn, sn: none, scales: 3}}\n{line}") == {
+        "train@smoke-bn_md",
+        "evaluate@smoke-bn_md",
+        "score@smoke",
+        "report@smoke",
+        "verdicts@smoke",
+    }
+
+
+def test_another_bootstrap_retrains_nothing(changed_params):
+    assert changed_params("resamples: 200", "resamples: 300") == {
+        "score@smoke",
+        "report@smoke",
+        "verdicts@smoke",
+    }
+
+
+def test_a_misspelled_key_stops_the_run_with_one_sentence_and_keeps_the_rest(checkout):
+    here, _ = checkout
+    params = here / "params.yaml"
+    before = params.read_text()
+    weights = here / "artifacts/smoke/colourisation/train/bn/generator-s0.safetensors"
+    kept = weights.read_bytes()
+    try:
+        params.write_text(before.replace("l1_only: {norm: bn,", "l1_only: {nrom: bn,", 1))
+        done = shell("dvc", "repro", cwd=here)
+    finally:
+        params.write_text(before)
+    assert done.returncode != 0
+    assert "did you mean 'norm'?" in done.stdout + done.stderr
+    assert weights.read_bytes() == kept
+
+
+def test_a_missing_data_set_is_one_sentence(checkout, tmp_path):
+    here, _ = checkout
+    done = shell(
+        "python", "-m", "stages.colourisation.prepare", "data", str(tmp_path / "out"),
+        "--profile", "gpu", cwd=here,
+    )  # fmt: skip
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and "imagenette128" in last and "docs/data.md" in last
+    assert "Traceback" not in done.stderr
