@@ -120,6 +120,17 @@ def test_every_stage_finds_its_parameters_in_every_profile(profile, paper):
             stage_params(function, f"{paper}.{name}", profile=profile, variant=variant)
 
 
+@pytest.mark.parametrize("profile", PARAMS["profiles"])
+@pytest.mark.parametrize(("pipeline", "name", "stage"), TEMPLATES)
+def test_every_profile_has_the_sections_that_a_stage_declares(profile, pipeline, name, stage):
+    """DVC stops at a missing one."""
+    for declared in stage.get("params", []):
+        here = PARAMS
+        for key in declared.replace("${item.profile}", profile).split("."):
+            assert "${" in key or key in here, f"{declared} in {profile}"
+            here = here.get(key, {})
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_shared_key_is_taken_by_some_stage(paper):
     stages = YAML(typ="safe").load(Path("stages", paper, "dvc.yaml"))["stages"]

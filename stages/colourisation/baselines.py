@@ -6,6 +6,8 @@ All take and give a and b in CIELAB units, float32 (n, 2, h, w).
 import numpy as np
 from jaxtyping import Float, Int64
 
+from stages.common.errors import InputError
+
 AB = Float[np.ndarray, "n 2 h w"]
 
 
@@ -70,10 +72,16 @@ def matching_scale(ab: AB, real: AB) -> float:
 
     Raises
     ------
-    ValueError
+    InputError
         If ``ab`` is grey.
     """
     chroma = np.hypot(ab[:, 0], ab[:, 1]).mean(dtype=np.float64)
     if chroma == 0:
-        raise ValueError("grey predictions have no chroma to scale")
+        raise InputError(
+            "bn's predictions for the validation images",
+            "are grey and cannot be made more colourful",
+            expected="a mean chroma above 0",
+            found=0,
+            remedy="train variant bn longer or lower its lambda_l1 in params.yaml",
+        )
     return float(np.hypot(real[:, 0], real[:, 1]).mean(dtype=np.float64) / chroma)

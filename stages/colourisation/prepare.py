@@ -48,6 +48,7 @@ def prepare(
     train_split: str,
     test_split: str,
     size: PositiveInt,
+    test_per_class: PositiveInt | None,
     n_train: PositiveInt,
     n_val: PositiveInt,
     n_test: PositiveInt,
@@ -59,7 +60,7 @@ def prepare(
     from where the user mounted them (docs/data.md).
     """
     train = load_images(dataset, train_split, size)
-    test = load_images(dataset, test_split, size)
+    test = load_images(dataset, test_split, size, per_class=test_per_class)
     rng = np.random.default_rng(split_seed)
     val = balanced(train.labels, train.groups, n_val, rng)
     rest = np.flatnonzero(~np.isin(train.groups, train.groups[val]))

@@ -1,6 +1,6 @@
 """Read any image set by name: ``load_images(name, split, size)``. docs/data.md lists the sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -19,6 +19,7 @@ from stages.data.folder import (
     list_images,
     select,
 )
+from stages.data.subset import per_class_subset
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,13 @@ class ImageSet:
 
 
 def load_images(
-    name: str, split: str, size: int, *, crop: bool = False, download: bool = False
+    name: str,
+    split: str,
+    size: int,
+    *,
+    crop: bool = False,
+    per_class: int | None = None,
+    download: bool = False,
 ) -> ImageSet:
     """Read a split of a set as ``size`` x ``size`` images.
 
@@ -55,6 +62,8 @@ def load_images(
     ----------
     name : embedded (emoji10, emoji100, emojifaces), torchvision's (cifar10, cifar100, stl10,
         celeba, imagenet) or registered by ``stages.data.register``.
+    per_class : read only so many images of each class, a fixed choice; of imagenet only these are
+        decoded.
     download : let torchvision fetch its set; nothing is ever fetched otherwise.
 
     Raises
@@ -62,20 +71,37 @@ def load_images(
     InputError
         If the set or split is unknown, the size is no side of an image, or the data is bad.
     """
+    if per_class is not None and per_class < 1:
+        raise InputError(
+            f"{name}/{split}", "cannot be read", expected="1 image a class or more",
+            found=f"per_class {per_class}", remedy="correct it in params.yaml, or leave it out",
+        )  # fmt: skip
     if isinstance(size, bool) or size < 1:
         raise InputError(
             f"{name}/{split}", "has no such size", expected="a side of 1 pixel or more",
             found=size, remedy=f"give the side in pixels, {HELP}",
         )  # fmt: skip
     if name in TORCHVISION:
-        got = torchvision_sets.read(name, split, size=size, crop=crop, download=download)
+        got = torchvision_sets.read(
+            name, split, size=size, crop=crop, download=download, per_class=per_class
+        )
         attribution = torchvision_sets.ATTRIBUTION[name]
         return _image_set(got.images, got.labels, got.groups, got.classes, attribution, got.grey)
     fingerprint = read_fingerprint(name)
     if fingerprint["kind"] == "embedded":
         content = read_split(name, split, fingerprint, size=size, crop=crop)
-        return _image_set(*content, ATTRIBUTION, 0)
-    return _folder(name, split, size, crop, fingerprint)
+        whole = _image_set(*content, ATTRIBUTION, 0)
+    else:
+        whole = _folder(name, split, size, crop, fingerprint)
+    if per_class is None:
+        return whole
+    chosen = per_class_subset(whole.labels.tolist(), per_class)
+    return replace(
+        whole,
+        images=whole.images[chosen],
+        labels=whole.labels[chosen],
+        groups=whole.groups[chosen],
+    )
 
 
 def _folder(name: str, split: str, size: int, crop: bool, fingerprint: dict) -> ImageSet:

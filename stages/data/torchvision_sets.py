@@ -4,6 +4,7 @@ The folder (``folder.find_root``) is torchvision's ``root``: the one that holds
 ``cifar-10-batches-py``, ``cifar-100-python``, ``stl10_binary``, ``celeba``, or ImageNet's archives.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from stages.data.cache import decoded
 from stages.data.fingerprint import HELP, listing_hash
 from stages.data.folder import find_root
 from stages.data.resize import resize
+from stages.data.subset import per_class_subset
 
 SPLITS = {
     "cifar10": ("train", "test"),
@@ -43,8 +45,12 @@ class Read:
     grey: int
 
 
-def read(name: str, split: str, *, size: int, crop: bool, download: bool) -> Read:
+def read(
+    name: str, split: str, *, size: int, crop: bool, download: bool, per_class: int | None = None
+) -> Read:
     """Read a split of one of the five sets; fetch it first if, and only if, ``download``.
+
+    ``per_class``: only so many images of each class.
 
     Raises
     ------
@@ -79,8 +85,8 @@ def read(name: str, split: str, *, size: int, crop: bool, download: bool) -> Rea
             remedy=HELP,
         ) from error
     if name in ("celeba", "imagenet"):
-        return _decode(name, split, dataset, root, size, crop)
-    return _arrays(name, dataset, size, crop)
+        return _decode(name, split, dataset, root, size, crop, per_class)
+    return _arrays(name, dataset, size, crop, per_class)
 
 
 def _open(name: str, split: str, root: Path, download: bool):
@@ -97,16 +103,26 @@ def _open(name: str, split: str, root: Path, download: bool):
     return datasets.ImageNet(root, split)
 
 
-def _arrays(name: str, dataset, size: int, crop: bool) -> Read:
+def _chosen(labels: Sequence[int], per_class: int | None) -> Sequence[int]:
+    """Return the indices of the images to read."""
+    if per_class is None:
+        return range(len(labels))
+    return per_class_subset(labels, per_class).tolist()
+
+
+def _arrays(name: str, dataset, size: int, crop: bool, per_class: int | None) -> Read:
     images = dataset.data
     if name == "stl10":
         images = images.transpose(0, 2, 3, 1)  # n c h w on disk
-    labels = dataset.labels if name == "stl10" else dataset.targets
-    resized = np.stack([resize(np.asarray(image), size, crop=crop) for image in images])
-    return Read(resized, [int(v) for v in labels], list(range(len(images))), dataset.classes, 0)
+    labels = [int(v) for v in (dataset.labels if name == "stl10" else dataset.targets)]
+    chosen = _chosen(labels, per_class)
+    resized = np.stack([resize(np.asarray(images[i]), size, crop=crop) for i in chosen])
+    return Read(resized, [labels[i] for i in chosen], list(chosen), dataset.classes, 0)
 
 
-def _decode(name: str, split: str, dataset, root: Path, size: int, crop: bool) -> Read:
+def _decode(
+    name: str, split: str, dataset, root: Path, size: int, crop: bool, per_class: int | None
+) -> Read:
     if name == "celeba":
         folder = Path(dataset.root) / dataset.base_folder / "img_align_celeba"
         files = [folder / file for file in dataset.filename]
@@ -116,6 +132,8 @@ def _decode(name: str, split: str, dataset, root: Path, size: int, crop: bool) -
         files = [Path(path) for path, _ in dataset.samples]
         labels, groups = [label for _, label in dataset.samples], list(range(len(files)))
         classes = [", ".join(names) for names in dataset.classes]
+    chosen = _chosen(labels, per_class)
+    files, labels, groups = ([column[i] for i in chosen] for column in (files, labels, groups))
     try:
         key = listing_hash((file.relative_to(root), file.stat().st_size) for file in files)
     except OSError as error:

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from stages.colourisation import evaluations
+from stages.colourisation.baselines import matching_scale
 from stages.colourisation.evaluate import ab_of, evaluate
 from stages.colourisation.evaluate_baselines import evaluate_baselines
 from stages.common.errors import InputError
@@ -144,3 +145,9 @@ def test_a_backbone_without_its_weights_is_refused(prepared, tmp_path):
             tmp_path / "o.npz",
             **(OPTIONS | {"perc_backbone": "vgg19_keras"}),
         )
+
+
+def test_grey_predictions_cannot_be_saturated():
+    grey = np.zeros((2, 2, 4, 4), np.float32)
+    with pytest.raises(InputError, match="are grey and cannot be made more colourful"):
+        matching_scale(grey, grey + 1)

@@ -8,6 +8,7 @@ from torchvision import datasets
 
 from stages.common.errors import InputError
 from stages.data.images import load_images
+from stages.data.subset import per_class_subset
 
 
 @pytest.fixture(autouse=True)
@@ -128,3 +129,24 @@ def test_celeba_gives_identities_as_groups(tmp_path, monkeypatch):
     monkeypatch.setenv("CELEBA_ROOT", str(tmp_path))
     got = load_images("celeba", "train", 64, crop=True)
     assert got.groups.tolist() == [7, 7] and got.classes == ["face"] and len(got.images) == 2
+
+
+class MadeUpLargeImageNet:
+    classes = [("tench",), ("goldfish",)]
+
+    def __init__(self, root, split):
+        names = [(f"{label}-{i}.JPEG", label) for label in (0, 1) for i in range(6)]
+        self.samples = [(str(root / name), label) for name, label in names]
+
+
+def test_a_few_images_a_class_are_decoded_without_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "ImageNet", MadeUpLargeImageNet)
+    monkeypatch.setenv("IMAGENET_ROOT", str(tmp_path))
+    chosen = per_class_subset([0] * 6 + [1] * 6, 2)
+    for i in chosen:  # the others do not even exist
+        label, number = divmod(int(i), 6)
+        Image.new("L", (10, 10), 10 * number).save(tmp_path / f"{label}-{number}.JPEG")
+    got = load_images("imagenet", "train", 8, per_class=2)
+    assert got.labels.tolist() == [0, 0, 1, 1]
+    assert got.groups.tolist() == chosen.tolist()
+    assert np.abs(got.images[:, 0, 0, 0].astype(int) - 10 * (chosen % 6)).max() <= 2

@@ -1,0 +1,106 @@
+"""Write the result tables of README.md from reports/results, so that they cannot differ.
+
+``python -m stages.scoreboard.readme`` replaces what stands between ``<!-- results:begin -->`` and
+``<!-- results:end -->``; a test compares the two.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stages.common.errors import InputError
+from stages.common.files import read_json, write_text
+
+BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->\n"
+METRICS = {"l1": "L1", "psnr": "PSNR, dB", "lperc": "L_perc"}
+RESULTS = Path("reports/results/embedded")
+PHOTOGRAPHS = Path("reports/reference/colourisation_imagenet1k-samples256.json")
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _cell(row: Mapping) -> str:
+    if row["ours"] is None:
+        return "not run"
+    return f"{_number(row['ours'])} [{_number(row['lo'])}, {_number(row['hi'])}]"
+
+
+def colourisation(results: Path = RESULTS) -> str:
+    """Return paper D's Table I as Markdown: the paper's value, ours with its 95 % interval."""
+    table = read_json(results / "colourisation" / "table1.json")
+    verdicts = list(read_json(results / "colourisation" / "claims.json")["verdicts"].values())
+    cells = {(row["variant"], row["metric"]): row for row in table["rows"]}
+    variants = list(dict.fromkeys(row["variant"] for row in table["rows"]))
+    heads = [f"{label}: {who}" for label in METRICS.values() for who in ("paper", "ours")]
+    lines = [
+        f"| variant | {' | '.join(heads)} |",
+        "|---" * (1 + len(heads)) + "|",
+    ]
+    for variant in variants:
+        row = []
+        for metric in METRICS:
+            cell = cells[variant, metric]
+            row += [_number(cell["paper"]), _cell(cell)]
+        lines.append(f"| {variant} | {' | '.join(row)} |")
+    for baseline in table["baselines"]:
+        row = []
+        for metric in METRICS:
+            lo, hi = baseline[f"{metric}_ci"]
+            row += ["–", _cell({"ours": baseline[metric], "lo": lo, "hi": hi})]
+        lines.append(f"| *{baseline['name']}* | {' | '.join(row)} |")
+    first = table["rows"][0]
+    counts = ", ".join(
+        f"{verdicts.count(v)} {v}" for v in ("supported", "contradicted", "inconclusive", "not run")
+    )
+    return "\n".join(
+        [
+            f"Paper D, profile `embedded`: {first['n']} test images, {first['seeds']} seeds, 95 %"
+            f" intervals over images. Of {len(verdicts)} claims {counts}. L_perc is on another"
+            " network than the paper's, so only its order compares; in italics the trivial baselines"
+            " and the saturation control.",
+            "",
+            *lines,
+            "",
+            photographs(cells["bn", "l1"]["paper"], cells["bn", "psnr"]["paper"]),
+            "",
+        ]
+    )
+
+
+def photographs(l1: float, psnr: float, path: Path = PHOTOGRAPHS) -> str:
+    """Return the sentence that sets the paper's best L1 and PSNR beside constant colours."""
+    found = read_json(path)
+    grey, mean = (found["baselines"][name] for name in ("grey", "mean_ab"))
+    return (
+        f"On {found['n']:,} real photographs, one for each ImageNet class, predictors that look at"
+        f" nothing score about what Table I prints for its best network (L1 {_number(l1)},"
+        f" {_number(psnr)} dB): one constant colour L1 {_number(mean['l1'])},"
+        f" {_number(mean['psnr'])} dB; grey L1 {_number(grey['l1'])}, {_number(grey['psnr'])} dB"
+        f" ([measured]({path}) by `python -m stages.colourisation.reference`)."
+    )
+
+
+def replaced(readme: str, table: str) -> str:
+    """Return ``readme`` with ``table`` between the marks.
+
+    Raises
+    ------
+    InputError
+        If the marks are not there.
+    """
+    if BEGIN not in readme or END not in readme:
+        raise InputError(
+            "README.md",
+            "has no place for the results",
+            expected=f"the lines {BEGIN.strip()} and {END.strip()}",
+            found="at most one of them",
+            remedy="put them where the table should stand",
+        )
+    head, rest = readme.split(BEGIN, 1)
+    return head + BEGIN + table + END + rest.split(END, 1)[1]
+
+
+if __name__ == "__main__":
+    path = Path("README.md")
+    write_text(path, replaced(path.read_text(encoding="utf-8"), colourisation()))

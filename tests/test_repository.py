@@ -1,0 +1,91 @@
+"""What a reader of the repository relies on: true tables, pins, no images or pickles in git."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stages.common.errors import InputError
+from stages.scoreboard.readme import colourisation, replaced
+
+README = Path("README.md").read_text(encoding="utf-8")
+RESULTS = Path("reports/results/embedded/colourisation")
+
+
+def tracked():
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=False)
+    return [Path(name) for name in listed.stdout.splitlines()]
+
+
+def test_readmes_table_is_that_of_the_results():
+    assert replaced(README, colourisation()) == README
+
+
+def test_readmes_table_follows_the_results(tmp_path):
+    (tmp_path / "colourisation").mkdir()
+    for name in ("table1", "claims"):
+        content = json.loads((RESULTS / f"{name}.json").read_text())
+        if name == "table1":
+            content["rows"][0]["ours"] += 1
+        (tmp_path / "colourisation" / f"{name}.json").write_text(json.dumps(content))
+    assert replaced(README, colourisation(tmp_path)) != README
+
+
+def test_a_readme_without_marks_is_refused():
+    with pytest.raises(InputError, match="has no place for the results"):
+        replaced("nothing here", "table")
+
+
+def test_readme_and_docs_link_to_files_that_exist():
+    for page in (Path("README.md"), *Path("docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_make_targets_that_readme_names_exist():
+    makefile = Path("Makefile").read_text()
+    for target in set(re.findall(r"`make ([a-z]+)", README)):
+        assert re.search(rf"^{target}:.*## ", makefile, re.M), target
+
+
+def test_requirements_are_pins_and_nothing_else():
+    lines = Path("requirements.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.\-]+==[A-Za-z0-9.]+", pin) for pin in pins)
+    pinned = {re.sub(r"[-_.]+", "-", pin.split("==")[0]).lower() for pin in pins}
+    wanted = re.findall(r'^  "([a-z0-9-]+)', Path("pyproject.toml").read_text(), re.M)
+    assert {name for name in wanted} <= pinned
+    assert "dvc==3.67" in "\n".join(pins)
+
+
+def test_no_image_lies_outside_reports_and_no_weights_in_git():
+    for path in tracked():
+        if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp", ".gif"}:
+            assert path.parts[0] == "reports", path
+        assert path.suffix not in {".pt", ".pth", ".pkl", ".pickle", ".safetensors", ".npz"}, path
+
+
+def test_nothing_in_the_code_unpickles_or_evaluates():
+    for path in Path("stages").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\b(pickle|eval|exec)\(|import pickle|allow_pickle=True", text), path
+        for call in re.findall(r"torch\.load\([^\n]*(?:\n[^\n]*)?", text):
+            assert "weights_only=True" in call, path
+
+
+def test_reports_carry_no_time_host_or_path_of_a_machine():
+    for page in Path("reports").glob("*/*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"/home/|/root/|/work/|/tmp/|file://", text), page
+
+
+def test_photographs_reference_agrees_with_the_papers_neighbourhood():
+    """A grey and a constant colour on 1,000 photographs score as well as Table I's best row."""
+    path = Path("reports/reference/colourisation_imagenet1k-samples256.json")
+    found = json.loads(path.read_text())["baselines"]
+    for name, l1, psnr in (("grey", 10.2, 27.0), ("mean_ab", 9.95, 26.8)):
+        assert abs(found[name]["l1"] - l1) < 0.3
+        assert abs(found[name]["psnr"] - psnr) < 0.5
