@@ -57,7 +57,7 @@ def colourisation(results: Path = RESULTS) -> str:
         [
             f"Paper D, profile `embedded`: {first['n']} test images, {first['seeds']} seeds, 95 %"
             f" intervals over images. Of {len(verdicts)} claims {counts}. L_perc is on another"
-            " network than the paper's, so only its order compares; in italics the trivial baselines"
+            " network than the paper's, so only its order compares. In italics: trivial baselines"
             " and the saturation control.",
             "",
             *lines,
