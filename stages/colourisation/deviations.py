@@ -70,6 +70,11 @@ ALWAYS = (
         "differences in Table I are as small as 0.1 %",
     ),
     (
+        "images shrunk to their nearest pixels (the loader's default)",
+        "by area interpolation",
+        "nearest pixels alias: fine colour patterns appear that are not in the image",
+    ),
+    (
         "rows of Fig. 5 chosen by hand",
         "the first test image of each class",
         "a rule cannot flatter",
@@ -134,7 +139,9 @@ def of_scale(meta: Mapping | None) -> list[tuple[str, str, str]]:
         (
             f"ImageNet, {PAPER_TRAIN:,} images to train and {PAPER_TEST:,} to test",
             f"{meta['dataset']}, {meta['n_train']:,} to train and {meta['n_test']:,} to test",
-            "open data that can be shipped, and the time of this profile",
+            f"{meta['n_val']:,} of them are kept for validation"
+            if meta["dataset"] == "imagenet"
+            else "open data that can be shipped or mounted, and the time of this profile",
         ),
         (
             f"{PAPER_SIZE_PX} × {PAPER_SIZE_PX} pixels, nets of that depth",
@@ -162,6 +169,18 @@ def of_scale(meta: Mapping | None) -> list[tuple[str, str, str]]:
     ]
 
 
+CODES_VALUES = {"epochs": 200, "batch_size": 16, "bn_momentum": 0.01}  # of the released code
+
+
 def of_parameters(params: Mapping) -> list[tuple[str, str, str]]:
     """Return the departures that hold with these parameters (name -> value)."""
-    return [row for name, value, row in BY_PARAMETER if params.get(name) == value]
+    rows = [row for name, value, row in BY_PARAMETER if params.get(name) == value]
+    for name, theirs in CODES_VALUES.items():
+        if name in params and params[name] != theirs:
+            why = (
+                "running statistics must settle within this profile's few steps"
+                if name == "bn_momentum"
+                else "the time of this profile"
+            )
+            rows.append((f"{name} {theirs} (the released code)", f"{params[name]}", why))
+    return rows

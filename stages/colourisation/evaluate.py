@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from stages.colourisation.colour import AB_SCALE, Quant, encode
 from stages.colourisation.measures import Judge, measure
 from stages.colourisation.perceptual import PercBackbone, load_backbone
+from stages.common.device import evaluation_device
 from stages.common.errors import InputError
 from stages.common.files import read_npz, write_npz
 from stages.common.networks.efficientnet_lite import (
@@ -55,7 +56,7 @@ def evaluate(
     """
     start = time.perf_counter()
     torch.set_num_threads(1)  # ``threads`` batches at once instead, see ``measure``
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = evaluation_device()
     judge = load_judge(perc_backbone, perc_weights, perc_size, device)
     images = read_npz(data / "test.npz", ["images"])["images"]
     trained_on = read_npz(data / "train.npz", ["images"])["images"]

@@ -14,6 +14,7 @@ from stages.colourisation.colour import Quant
 from stages.colourisation.evaluate import ab_of, load_judge, read_predictions, stacked, summary
 from stages.colourisation.measures import measure
 from stages.colourisation.perceptual import PercBackbone
+from stages.common.device import evaluation_device
 from stages.common.files import read_npz, write_npz
 from stages.common.params import NonNegativeInt, PositiveInt
 from stages.common.stage import run
@@ -47,7 +48,7 @@ def evaluate_baselines(
         As :func:`stages.colourisation.evaluate.evaluate`.
     """
     torch.set_num_threads(1)  # ``threads`` batches at once instead, see ``measure``
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = evaluation_device()
     judge = load_judge(perc_backbone, perc_weights, perc_size, device)
     test = read_npz(data / "test.npz", ["images", "labels", "groups"])
     train = read_npz(data / "train.npz", ["images", "groups"])

@@ -19,6 +19,7 @@ from stages.colourisation.colour import AB_SCALE, encode
 from stages.colourisation.evaluate import ab_of
 from stages.colourisation.measures import PEAK, PSNR_CAP, measure, picture
 from stages.colourisation.perceptual import l_perc, l_perc_unit, resized
+from stages.common.device import evaluation_device
 from stages.common.files import write_json
 from stages.common.metrics import psnr_of
 from stages.common.networks.efficientnet_lite import EfficientNetLite0, load_efficientnet_lite0
@@ -48,7 +49,7 @@ def reference(name: str, out: Path, *, n: int | None = None) -> None:
     photos = load_images(name, "test", SIZE)
     images = np.array(photos.images[:n])
     labels = np.arange(len(images))  # one a class, in the order of the WordNet ids
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = evaluation_device()
     net = load_efficientnet_lite0().to(device)
     colour, rows = baselines.mean_colour(ab_of(images)), {"real": _Sums(), **_sums()}
     donors = baselines.donors(labels, SEED)

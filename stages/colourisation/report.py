@@ -493,7 +493,8 @@ def controls(run: Run) -> Html:
             cell = page.text(page.signed(value - base))
             if other is not None and other != base:
                 share = 100 * (value - base) / (other - base)
-                cell += f" <small>{page.number(share, 2)} % of {explained}’s</small>"
+                says = f"{share:.0f} % of" if abs(share) < 1000 else "over 10 times"
+                cell += f" <small>{says} {explained}’s</small>"
             row.append(Html(cell))
         link = f'<a href="#{claim}">{claim}</a> {page.chip(verdicts[claim])}' if claim else ""
         rows.append([*row, Html(link)])

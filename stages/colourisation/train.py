@@ -12,6 +12,8 @@ inference-mode forward).
 """
 
 import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ from stages.common.losses import Adversarial, adversarial_loss, decision_thresho
 from stages.common.networks.patchgan import ReceptiveField
 from stages.common.networks.plan import SpectralNorm
 from stages.common.params import (
+    Decay,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -103,10 +106,21 @@ class Pairs:
 
 
 def gradient_share(
-    adversarial: list[Tensor], fake: Tensor, y: Tensor, lambda_l1: NonNegativeFloat
+    adversarial: list[Tensor],
+    fake: Tensor,
+    y: Tensor,
+    lambda_l1: NonNegativeFloat,
+    backward: Callable[..., None],
 ) -> Tensor:
-    """Return |grad of the adversarial terms| / |grad of lambda L1|, both with respect to fake."""
-    (pull,) = torch.autograd.grad(torch.stack(adversarial).sum(), fake, retain_graph=True)
+    """Return |grad of the adversarial terms| / |grad of lambda L1|, both with respect to fake.
+
+    ``backward`` is ``fabric.backward``: in mixed precision no other way through a network that
+    Fabric has set up is allowed. Only ``fake.grad`` is touched, and given back empty.
+    """
+    fake.retain_grad()
+    backward(torch.stack(adversarial).sum(), inputs=[fake], retain_graph=True)
+    pull, fake.grad = fake.grad, None
+    assert pull is not None
     with torch.no_grad():
         l1 = lambda_l1 * torch.sign(fake - y) / fake.numel()
     return pull.norm() / l1.norm()
@@ -126,8 +140,8 @@ def train_one(
     lambda_l1: NonNegativeFloat,
     md_reduce: Literal["sum", "mean"],
     lr: PositiveFloat,
-    beta1: Fraction,
-    beta2: Fraction,
+    beta1: Decay,
+    beta2: Decay,
     adam_eps: PositiveFloat,
     batch_size: int,
     epochs: int,
@@ -146,6 +160,7 @@ def train_one(
     params = {k: v for k, v in params.items() if k not in ("data", "out", "position")}
     params["data_sha256"] = [sha256(data / f"{split}.npz") for split in SPLITS]
     fabric = set_up(threads=threads, precision=precision)
+    params["world_size"] = fabric.world_size
     torch.manual_seed(seed)
     pairs = {split: Pairs(data / f"{split}.npz", fabric.device) for split in SPLITS}
     n = len(pairs["train"])
@@ -222,8 +237,8 @@ def train_one(
             D.requires_grad_(True)
             log["g_adv"] = torch.stack(terms).detach().mean()
             log |= {f"g_adv_{k}": term.detach() for k, term in enumerate(terms)}
-            if (i + 1) % log_every == 0:
-                log["adv_share"] = gradient_share(terms, fake, y, lambda_l1)
+            if lambda_l1 and (i + 1) % log_every == 0:
+                log["adv_share"] = gradient_share(terms, fake, y, lambda_l1, fabric.backward)
         update(opt_G, loss_G(terms, fake, y, lambda_l1, md_reduce))
         return {"l1": l1_loss(fake.detach(), y) * AB_SCALE, **log}
 
@@ -247,7 +262,8 @@ def train_one(
     G.train()
     steps_per_epoch = n // batch_size
     checkpoint = Checkpoint(f"{'-'.join(out.parts[-3:])}-s{seed}", params)
-    with checkpoint.lock():
+    first = fabric.is_global_zero  # of a DDP group one process writes
+    with checkpoint.lock() if first else nullcontext():
         history = fit(
             step,
             state=state,
@@ -260,6 +276,7 @@ def train_one(
             validate_every=steps_per_epoch,
             check_every=log_every if fabric.device.type == "cuda" else 1,
             position=position,
+            fabric=fabric,
         )
     rate = history.pop("images_per_s")
     for entry in [*history["log"], *history["epochs"]]:
@@ -267,6 +284,8 @@ def train_one(
     counts = {"train": n_eval, "val": len(pairs["val"]), "test": len(pairs["test"])}
     ab = {split: predict(split, count).half().cpu().numpy() for split, count in counts.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    if not first:
+        return {"checkpoint": None, "images_per_s": rate}
     write_bytes(out / f"generator-s{seed}.safetensors", save(tensors))
     write_npz(out / f"predictions-s{seed}.npz", **ab)
     write_json(
@@ -297,8 +316,8 @@ def train(
     lambda_l1: NonNegativeFloat,
     md_reduce: Literal["sum", "mean"],
     lr: PositiveFloat,
-    beta1: Fraction,
-    beta2: Fraction,
+    beta1: Decay,
+    beta2: Decay,
     adam_eps: PositiveFloat,
     batch_size: PositiveInt,
     epochs: PositiveInt,
@@ -322,7 +341,8 @@ def train(
         **settings,
     )
     for run_of_seed in done:
-        run_of_seed["checkpoint"].discard()
+        if run_of_seed["checkpoint"] is not None:
+            run_of_seed["checkpoint"].discard()
     return {"images_per_s_of_each_seed": [r["images_per_s"] for r in done]}
 
 

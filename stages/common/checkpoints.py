@@ -24,12 +24,15 @@ from stages.common.files import write_bytes
 
 def code_hash() -> str:
     """Return the SHA-256 over the sources of all loaded modules below ``stages``."""
+    files = {}
+    for key, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        name = spec.name if key == "__main__" and spec else key  # of `python -m stages...` too
+        if name.split(".")[0] == "stages" and getattr(module, "__file__", None):
+            files[name] = Path(module.__file__)  # type: ignore[arg-type]
     digest = hashlib.sha256()
-    for name in sorted(sys.modules):
-        if name.split(".")[0] == "stages" and (
-            file := getattr(sys.modules[name], "__file__", None)
-        ):
-            digest.update(name.encode() + b"\0" + Path(file).read_bytes() + b"\0")
+    for name, file in sorted(files.items()):
+        digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -67,20 +70,34 @@ class Checkpoint:
         Raises
         ------
         InputError
-            If another live process trains the same run.
+            If another live process trains the same run, or the folder cannot be made or locked.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    self.folder,
-                    "is in use",
-                    expected="one process a run",
-                    found="another process that trains the same run",
-                    remedy="wait for it, or end it and run again: it resumes",
-                ) from error
+        file = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / "lock").open("w")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if file is not None:
+                file.close()
+            raise InputError(
+                self.folder,
+                "is in use",
+                expected="one process a run",
+                found="another process that trains the same run",
+                remedy="wait for it, or end it and run again: it resumes",
+            ) from error
+        except OSError as error:
+            if file is not None:
+                file.close()
+            raise InputError(
+                self.folder,
+                "cannot hold checkpoints",
+                expected="a folder that can be written and locked",
+                found=error.strerror or error,
+                remedy="set CKPT_DIR to such a folder",
+            ) from error
+        with file:
             yield self
 
     def save(self, state: Mapping) -> None:

@@ -41,6 +41,7 @@ NonNegativeInt = Annotated[int, Is[lambda v: not isinstance(v, bool) and v >= 0]
 PositiveFloat = Annotated[Number, Is[lambda v: _is_number(v) and v > 0]]
 NonNegativeFloat = Annotated[Number, Is[lambda v: _is_number(v) and v >= 0]]
 Fraction = Annotated[Number, Is[lambda v: _is_number(v) and 0 <= v <= 1]]
+Decay = Annotated[Number, Is[lambda v: _is_number(v) and 0 <= v < 1]]
 
 IN_WORDS = [
     (PositiveInt, "a whole number above 0"),
@@ -48,6 +49,7 @@ IN_WORDS = [
     (PositiveFloat, "a number above 0"),
     (NonNegativeFloat, "a number, 0 or more"),
     (Fraction, "a number from 0 to 1"),
+    (Decay, "a number from 0 to below 1"),
     (int, "a whole number"),
     (str, "a string"),
     (bool, "true or false"),

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from stages.common.checkpoints import Checkpoint
+from stages.common.device import full_precision
 from stages.common.stage import die_with_parent
 
 
@@ -26,7 +27,7 @@ def set_up(*, threads: int, precision: str) -> Fabric:
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    torch.backends.cudnn.benchmark = False
+    full_precision()
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     fabric = Fabric(accelerator="auto", devices=devices, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
@@ -61,6 +62,7 @@ def fit(
     save_seconds: float = 60.0,
     check_every: int = 1,
     position: int = 0,
+    fabric: Fabric | None = None,
 ) -> dict[str, Any]:
     """Call ``step(i)`` for i in 0 .. steps - 1, or from where this run was interrupted.
 
@@ -74,6 +76,7 @@ def fit(
     validate : called each ``validate_every`` steps; returns scalars for the history's "epochs".
     save_seconds : least time between two checkpoints; they fall on log entries.
     check_every : steps between two looks for NaN; a look makes a GPU wait.
+    fabric : of a DDP group only the first process saves; all load what it saved.
 
     Returns
     -------
@@ -92,8 +95,8 @@ def fit(
         for name, part in state.items():
             part.load_state_dict(saved["state"][name])
         torch.set_rng_state(saved["rng"])
-        if torch.cuda.is_available() and saved["rng_cuda"]:
-            torch.cuda.set_rng_state_all(saved["rng_cuda"])
+        if saved["rng_cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["rng_cuda"])
         start, log, epochs = saved["step"], saved["log"], saved["epochs"]
         print(f"{label}: resuming at step {start} of {steps}", flush=True)
     sums: dict[str, list] = {}
@@ -132,7 +135,8 @@ def fit(
             bar.set_postfix({**shown, "images/s": f"{rate:.0f}"}, refresh=False)
         if validate is not None and done % validate_every == 0:
             epochs.append({"step": done, **validate()})
-        if logging and (done == steps or time.monotonic() - last_save >= save_seconds):
+        due = done == steps or time.monotonic() - last_save >= save_seconds
+        if logging and due and (fabric is None or fabric.is_global_zero):
             last_save = time.monotonic()
             checkpoint.save(
                 {
@@ -141,9 +145,11 @@ def fit(
                     "log": log,
                     "epochs": epochs,
                     "rng": torch.get_rng_state(),
-                    "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                    "rng_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
                 }
             )
+    if fabric is not None:
+        fabric.barrier()
     rate = (steps - start) * images_per_step / max(time.monotonic() - begun, 1e-9)
     return {"log": log, "epochs": epochs, "images_per_s": rate}
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 import cv2
 from tqdm import tqdm
 
+from stages.common.stage import die_with_parent
+
 T = TypeVar("T")
 R = TypeVar("R")
 CHUNK = 64  # items a message; a message costs about a millisecond
@@ -18,6 +20,12 @@ WORTH_A_POOL = 1000  # items; below, starting the processes takes longer than th
 def processes() -> int:
     """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker() -> None:
+    """End with the process that started this one; one OpenCV thread, more only compete."""
+    die_with_parent()
+    cv2.setNumThreads(1)
 
 
 def ordered_map(
@@ -42,8 +50,7 @@ def ordered_map(
                 bar.update()
             return
         context = multiprocessing.get_context("spawn")
-        # one OpenCV thread a process: more only compete for the same CPUs
-        pool = ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,))
+        pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
         try:
             for result in pool.map(function, items, chunksize=CHUNK):
                 yield result

@@ -133,7 +133,8 @@ def _decode(
         labels, groups = [label for _, label in dataset.samples], list(range(len(files)))
         classes = [", ".join(names) for names in dataset.classes]
     chosen = _chosen(labels, per_class)
-    files, labels, groups = ([column[i] for i in chosen] for column in (files, labels, groups))
+    files = [files[i] for i in chosen]
+    labels, groups = [labels[i] for i in chosen], [groups[i] for i in chosen]
     try:
         key = listing_hash((file.relative_to(root), file.stat().st_size) for file in files)
     except OSError as error:

@@ -114,6 +114,37 @@ def test_a_second_process_on_the_same_run_is_refused():
         pass
 
 
+def test_a_folder_that_cannot_hold_checkpoints_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CKPT_DIR", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="cannot hold checkpoints.*set CKPT_DIR"):
+        with Checkpoint("toy", {}).lock():
+            pass
+
+
+def test_the_key_covers_the_source_of_the_stage_that_python_m_runs(tmp_path):
+    """Run as a module the stage is called __main__; an edit of it must change the key."""
+    package = tmp_path / "stages"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"__path__.append({os.path.abspath('stages')!r})\n")
+    keys = []
+    for comment in ("", "# edited"):
+        (package / "probe.py").write_text(
+            "from stages.common.checkpoints import fingerprint\n"
+            f"print(fingerprint({{}})) {comment}\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "stages.probe"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        keys.append(done.stdout)
+    assert len(keys[0].strip()) == 64 and keys[0] != keys[1]
+
+
 def test_discard_leaves_nothing():
     checkpoint = Checkpoint("toy", {})
     checkpoint.save({"step": 1})
