@@ -24,6 +24,8 @@ def balanced(
     Groups are shuffled within their class and the classes take turns, so that every class has
     its share as long as its images last.
     """
+    if not len(labels):
+        return np.zeros(0, np.int64)
     order = np.lexsort((groups, labels))
     new = np.diff(groups[order], prepend=-1) != 0
     new |= np.diff(labels[order], prepend=-1) != 0
@@ -78,6 +80,8 @@ def prepare(
                 found=len(index),
                 remedy=f"lower n_{split} of this profile in params.yaml",
             )
+        if split == "train":  # later stages look at the first images: let these be of all classes
+            index = rng.permutation(index)
         write_npz(
             out / f"{split}.npz",
             images=np.asarray(source.images[index]),
