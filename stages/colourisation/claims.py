@@ -375,7 +375,7 @@ def c15(e: Evidence, claim: Claim) -> Finding:
         fall = float(g_adv[k:].mean() - g_adv[:k].mean())
         rise = float(run.l1_train[k:].mean() - run.l1_train[:k].mean())
         restless = float(g_adv[:k].std() - calm[:k].std())
-        sudden = p < number(claim, "p")
+        sudden = p < number(claim, "p") and number(claim, "first") <= k <= number(claim, "last")
         outcomes.append(fall < 0 < rise and restless > 0 if sudden else None)
         effects.append(fall)
         shown.append(
@@ -388,6 +388,7 @@ def c15(e: Evidence, claim: Claim) -> Finding:
         effect=float(np.mean(effects)),
         unit="change of g_adv",
         why=f"in {epochs} epochs: {'; '.join(shown)}",
+        least=int(number(claim, "min_seeds")),
     )
 
 

@@ -54,7 +54,9 @@ def evaluate_baselines(
     train = read_npz(data / "train.npz", ["images", "groups"])
     val = read_npz(data / "val.npz", ["images"])
     bn = [read_predictions(bn_runs, seed, test["images"], train["images"]) for seed in seeds]
-    colour = baselines.mean_colour(ab_of(train["images"]))
+    parts = np.array_split(train["images"], max(1, len(train["images"]) // 1000))
+    by_part = [baselines.mean_colour(ab_of(part)) * len(part) for part in parts]  # fits in memory
+    colour = np.sum(by_part, axis=0) / len(train["images"])
     scales = [
         baselines.matching_scale(p["val"].astype(np.float32), ab_of(val["images"])) for p in bn
     ]

@@ -8,11 +8,11 @@ import numpy as np
 from stages.common.errors import InputError
 from stages.common.files import read_npz
 
-PER_IMAGE = ("l1", "psnr", "lperc", "lperc_unit", "chroma", "m3", "hf", "auc", "delta_e")
+PER_IMAGE = ("l1", "psnr", "lperc", "lperc_unit", "chroma", "m3", "hf", "auc", "delta_e", "mse")
 PER_RUN = ("kid", "kid_se")
 REAL = ("chroma", "m3", "hf", "image_hist", "hist2d", "labels", "groups")
 BASELINES = ("grey", "mean_ab", "random_hue", "half_chroma", "other_image")
-SATURATED = "bn_saturated"  # bn's predictions at the chroma of real images; only if bn is trained
+SATURATED = "bn_saturated"  # bn's predictions at the chroma of real images
 
 Arrays = Mapping[str, np.ndarray]
 

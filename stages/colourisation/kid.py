@@ -33,7 +33,7 @@ def kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> tuple[float, 
     """Return KID and its standard error; around 0, possibly negative, for equal distributions.
 
     The standard error is the jackknife's over images, real image i and its recolouring left out
-    together.
+    together; images of one cluster (two drawings of an emoji) count as independent, so it errs low.
 
     Raises
     ------

@@ -35,6 +35,7 @@ from stages.common.claims import (
     load_paper,
     mean_estimates,
     verdict_table,
+    with_seed_spread,
 )
 from stages.common.errors import InputError
 from stages.common.files import read_json, read_npz, write_json
@@ -95,6 +96,8 @@ def score(
     level: Fraction,
     seed: NonNegativeInt,
     perc_backbone: str,
+    perc_size: PositiveInt,
+    quant: str,
 ) -> dict[str, Any]:
     """Write every variant's numbers, Table I and the verdicts on all claims.
 
@@ -106,7 +109,8 @@ def score(
     resamples, histogram_resamples : bootstrap resamples of means, and of histogram distances.
     permutations : of the change point's test (C15).
     level : of the intervals, e.g. 0.95.
-    perc_backbone : the network behind ``lperc``; the paper's makes absolute values comparable.
+    perc_backbone, perc_size, quant : the network behind ``lperc``, its input's side in pixels, and
+        how colours were quantised; the paper's make absolute values comparable.
 
     Raises
     ------
@@ -129,7 +133,6 @@ def score(
     evaluations = {v: read_evaluation(f, real) for v, f in files.items() if v not in missing}
     same_seeds(evaluated, evaluations)
     controls = [SATURATED] * ("bn" in evaluations)
-    controls = [c for c in controls if (evaluated / "baselines" / f"{c}.npz").exists()]
     baselines = {
         name: read_evaluation(evaluated / "baselines" / f"{name}.npz", real)
         for name in (*BASELINES, *controls)
@@ -144,13 +147,20 @@ def score(
     everything = {**evaluations, **baselines}
     scores = _means(everything, real["groups"], metrics=PER_IMAGE, **draw)
     training = _training_groups(prepared, everything, evaluated)
-    on_training = _means(everything, training, metrics=("l1_train",), **draw)
+    # other images than the test's, so other draws: equal ones would pair what has no partner
+    on_training = _means(
+        everything, training, metrics=("l1_train",), resamples=resamples, seed=seed + 1
+    )
     for v, means in on_training.items():
         scores[v] |= means
     for v in set(RESAMPLED_HISTOGRAMS) & set(evaluations):
         scores[v] |= histogram_estimates(
             evaluations[v], real, resamples=histogram_resamples, seed=seed
         )
+    for metric in {m for v in evaluations for m in scores[v]}:
+        trained_models = {v: scores[v][metric] for v in evaluations if metric in scores[v]}
+        for v, estimate in with_seed_spread(trained_models, seed=seed).items():
+            scores[v][metric] = estimate
     truth = {"real": {m: real[m][None] for m in ("chroma", "m3", "hf")}}
     real_scores = _means(truth, real["groups"], metrics=("chroma", "m3", "hf"), **draw)["real"]
 
@@ -178,7 +188,7 @@ def score(
     }
     findings = judge_claims(evidence, paper)
     printed = table1_says(paper)
-    setting = {**meta, "perc_backbone": perc_backbone}
+    setting = {**meta, "perc_backbone": perc_backbone, "perc_size": perc_size, "quant": quant}
 
     for v, summary in summaries.items():
         write_json(out / f"{'baseline_' * (v in baselines)}{v}.json", summary)
@@ -188,6 +198,7 @@ def score(
         {
             **table1(paper, evidence, setting),
             "perc_backbone": perc_backbone,
+            "level": level,
             "baselines": [{"name": b, **{k: summaries[b][k] for k in short}} for b in baselines],
         },
     )

@@ -21,23 +21,29 @@ from stages.common.histograms import (
     overlap,
     wasserstein,
 )
+from stages.common.metrics import psnr_of
 
 PEAK = 255.0  # of PSNR on a and b, as in the released code
-DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {  # of mean counts per image
-    "dhist": log_histogram_distance,
-    "overlap": overlap,
-    "js": js_divergence,
-    "w1": partial(wasserstein, width=1.0),  # bins of one ab unit
-}
+PSNR_CAP = 60.0  # dB, as for single images
 
 
-def pooled_psnr(psnr: Float[np.ndarray, "..."]) -> float:
-    """PSNR of the mean squared error over all images, dB, from each image's PSNR.
+def distances(n: int) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+    """Return the distances of histograms that are mean counts per image, over ``n`` images."""
+    return {
+        "dhist": partial(log_histogram_distance, floor=0.5 / n),
+        "overlap": overlap,
+        "js": js_divergence,
+        "w1": partial(wasserstein, width=1.0),  # bins of one ab unit
+    }
+
+
+def pooled_psnr(mse: Float[np.ndarray, "..."]) -> float:
+    """PSNR of the mean squared error over all images, dB.
 
     Near-grey images have a PSNR of 60 dB and more and inflate the mean; pooling weighs by error.
     """
-    mse = PEAK**2 / 10 ** (psnr.astype(np.float64) / 10)
-    return float(10 * np.log10(PEAK**2 / mse.mean()))
+    pooled = np.array([mse.mean(dtype=np.float64)])
+    return float(psnr_of(pooled, data_range=PEAK, cap=PSNR_CAP)[0])
 
 
 def ratio(estimate: Estimate, real: Estimate) -> Estimate | None:
@@ -75,7 +81,7 @@ def _histograms(evaluation: Arrays, real: Arrays) -> dict[str, float]:
     fake = evaluation["image_hist"].mean(axis=1, dtype=np.float64)  # (seeds, 2, 219)
     found = {
         f"{name}_{c}": float(distance(fake[:, i], true[i]).mean())
-        for name, distance in DISTANCES.items()
+        for name, distance in distances(len(real["groups"])).items()
         for i, c in enumerate("ab")
     }
     seeds = len(evaluation["seeds"])
@@ -97,7 +103,7 @@ def histogram_estimates(
         fakes = evaluation["image_hist"][:, :, i].astype(np.float32)  # (seeds, n, 219)
         resampled_true = weights @ true
         resampled = [weights @ fake for fake in fakes]
-        for name, distance in DISTANCES.items():
+        for name, distance in distances(len(true)).items():
             each = distance(fakes.mean(axis=1), true.mean(axis=0))  # (seeds,)
             samples = [distance(fake, resampled_true) for fake in resampled]
             found[f"{name}_{c}"] = Estimate(
@@ -129,7 +135,7 @@ def summarise(
         "seeds": len(evaluation["seeds"]),
         **_histograms(evaluation, real),
         "psnr_median": float(np.median(evaluation["psnr"])),
-        "psnr_pooled": pooled_psnr(evaluation["psnr"]),
+        "psnr_pooled": pooled_psnr(evaluation["mse"]),
         "kid": float(evaluation["kid"].mean(dtype=np.float64)),
         "kid_se": float(evaluation["kid_se"].mean(dtype=np.float64)),
         "per_class": _classes(evaluation, real, classes),

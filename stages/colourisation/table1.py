@@ -78,7 +78,7 @@ def _same_direction(evidence: Evidence, cell: Cell, cells: Mapping[str, Cell]) -
         criteria = [
             _direction(evidence, other, cell)
             for name, other in cells.items()
-            if name != REFERENCE and not other.note and name in evidence.scores
+            if name != REFERENCE and not other.note
         ]
         if not criteria:
             raise MissingEvidenceError(f"no other row of Table I to place {REFERENCE} among")

@@ -8,15 +8,18 @@ with its bootstrap resamples and with its value in each training seed alone. A c
 - ``inconclusive`` otherwise: the interval reaches both sides, or the seeds disagree;
 - ``not run`` if something it needs was not computed.
 
-The interval covers the draw of the images, not that of the seeds: two or three seeds are too few
-for an interval of their own, so they must agree instead. A claim of several parts is supported if
-every part is (an intersection-union test, no correction needed: Berger, Technometrics 1982) and
-contradicted if any part is at the level corrected for their number (Bonferroni).
+The interval covers the draw of the images and, for trained models, that of the seed: two or
+three seeds are too few for a spread of their own, so :func:`with_seed_spread` pools it over all
+models of a table. The seeds must agree besides, and one seed decides nothing. A claim of several
+parts is supported if every part is (an intersection-union test, no correction needed: Berger,
+Technometrics 1982) and contradicted if any part is at the level corrected for their number
+(Bonferroni).
 """
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,11 +49,13 @@ class Estimate:
 
     Sums, differences and multiples are taken resample by resample, so two estimates of the same
     images are paired. A statistic that was not trained has one seed, which fits any number.
+    ``trained``: it depends on a training seed, so one seed is not enough to judge it.
     """
 
     value: float
     samples: Float64[np.ndarray, " resamples"]
     seeds: tuple[float, ...]
+    trained: bool = False
 
     def __post_init__(self):
         if not (math.isfinite(self.value) and np.isfinite(self.samples).all()):
@@ -93,7 +98,30 @@ def combine(function: Callable[..., Any], *estimates: Estimate) -> Estimate:
         value=float(function(*(np.asarray([e.value]) for e in estimates))[0]),
         samples=np.asarray(function(*(e.samples for e in estimates)), np.float64),
         seeds=tuple(float(v) for v in function(*seeds)),
+        trained=any(e.trained for e in estimates),
     )
+
+
+def with_seed_spread(estimates: Mapping[str, Estimate], *, seed: int) -> dict[str, Estimate]:
+    """Add to one metric's estimates of several trained models the luck of their training seeds.
+
+    The variance between seeds is pooled over the models: v = mean of their variances, with
+    models x (seeds - 1) degrees of freedom. Each resample of a model's mean over S seeds gets
+    t sqrt(v / S), t from Student's distribution, independently for every model (as if equal seeds
+    of two models had nothing in common, which errs on the safe side). With one seed nothing can be
+    added; such estimates are only marked as trained, and no verdict rests on them.
+    """
+    freedom = sum(len(e.seeds) - 1 for e in estimates.values())
+    total = sum(np.var(e.seeds) * len(e.seeds) for e in estimates.values())
+    found = {}
+    for name, e in estimates.items():
+        samples = e.samples
+        if freedom:
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            error = math.sqrt(total / freedom / len(e.seeds))
+            samples = samples + error * rng.standard_t(freedom, len(samples))
+        found[name] = replace(e, samples=samples, trained=True)
+    return found
 
 
 def exactly(value: float) -> Estimate:
@@ -244,7 +272,9 @@ def _decide(criterion: Criterion, level: float) -> tuple[Part, str]:
     supporting = sum(_inside(s, s, criterion.agree) for s in e.seeds)
     opposing = sum(_inside(s, s, region) for s in e.seeds for region in against)
     verdict: Verdict = "inconclusive"
-    if claimed and supporting < len(e.seeds):
+    if e.trained and len(e.seeds) < 2 and (claimed or against):
+        why = "one training seed cannot tell the method from luck"
+    elif claimed and supporting < len(e.seeds):
         why = f"the seeds disagree ({supporting} of {len(e.seeds)} as claimed)"
     elif claimed and abs(e.value) < criterion.least:
         why = f"the effect is smaller than the {criterion.least:g} that would matter"

@@ -49,16 +49,16 @@ def colourisation(results: Path = RESULTS) -> str:
             lo, hi = baseline[f"{metric}_ci"]
             row += ["–", _cell({"ours": baseline[metric], "lo": lo, "hi": hi})]
         lines.append(f"| *{baseline['name']}* | {' | '.join(row)} |")
-    first = table["rows"][0]
+    first = next(row for row in table["rows"] if row["ours"] is not None)
     counts = ", ".join(
         f"{verdicts.count(v)} {v}" for v in ("supported", "contradicted", "inconclusive", "not run")
     )
     return "\n".join(
         [
-            f"Paper D, profile `embedded`: {first['n']} test images, {first['seeds']} seeds, 95 %"
-            f" intervals over images. Of {len(verdicts)} claims {counts}. L_perc is on another"
-            " network than the paper's, so only its order compares. In italics: trivial baselines"
-            " and the saturation control.",
+            f"Paper D, profile `embedded`: {first['n']} test images, {first['seeds']} seeds,"
+            f" {100 * table['level']:.0f} % intervals over images and seeds. Of {len(verdicts)}"
+            f" claims {counts}. L_perc is on {table['perc_backbone']}, the paper's on VGG19: only"
+            " its order compares. In italics: trivial baselines and the saturation control.",
             "",
             *lines,
             "",

@@ -313,5 +313,5 @@ def test_saturating_reaches_the_real_mean_chroma():
     pale = baselines.saturate(AB, 0.3)
     s = baselines.matching_scale(pale, AB)
     assert s == pytest.approx(1 / 0.3, rel=1e-5)
-    with pytest.raises(ValueError, match="grey predictions"):
+    with pytest.raises(InputError, match="are grey"):
         baselines.matching_scale(np.zeros_like(AB), AB)

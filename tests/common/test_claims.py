@@ -25,6 +25,7 @@ from stages.common.claims import (
     mean_estimates,
     not_run,
     verdict_table,
+    with_seed_spread,
     within,
     witness,
 )
@@ -339,3 +340,42 @@ def test_a_record_carries_the_claim_and_its_verdict(tmp_path):
     assert record["table1"] is True
     assert record["parts"][0]["verdict"] == record["verdict"] == "supported"
     assert record.keys() >= {"id", "source", "reason", "effect", "lo", "hi", "unit", "n", "seeds"}
+
+
+def models(*means, trained_twice=0.0):
+    """Means of several models with no image noise; the seeds of each lie +- trained_twice off."""
+    return {
+        f"m{i}": Estimate(m, np.full(4000, m), (m - trained_twice, m + trained_twice))
+        for i, m in enumerate(means)
+    }
+
+
+def test_the_spread_of_the_seeds_is_pooled_over_models():
+    spread = with_seed_spread(models(1.0, 2.0, 5.0, 9.0, trained_twice=0.1), seed=0)
+    # variance between two seeds 0.2 apart: 0.02; of a mean of two: 0.01; Student's t with 4
+    # degrees of freedom has 95 % within 2.776
+    for name, mean in zip(spread, (1.0, 2.0, 5.0, 9.0), strict=True):
+        lo, hi = spread[name].interval(0.95)
+        assert hi - lo == pytest.approx(2 * 2.776 * 0.1, rel=0.1)
+        assert spread[name].value == mean
+    draws = [e.samples - e.value for e in spread.values()]
+    assert abs(np.corrcoef(draws)[0, 1]) < 0.1  # each model has its own luck
+
+
+def test_a_difference_smaller_than_the_seeds_spread_decides_nothing():
+    near = with_seed_spread(models(1.0, 1.03, 1.0, 1.0, trained_twice=0.1), seed=0)
+    far = with_seed_spread(models(1.0, 2.0, 1.0, 1.0, trained_twice=0.1), seed=0)
+    assert verdict(above("near", near["m1"] - near["m0"], "ab")) == "inconclusive"
+    assert verdict(above("far", far["m1"] - far["m0"], "ab")) == "supported"
+
+
+def test_seeds_that_agree_exactly_add_nothing():
+    same = models(1.0, 2.0)
+    for name, e in with_seed_spread(same, seed=0).items():
+        np.testing.assert_array_equal(e.samples, same[name].samples)
+
+
+def test_one_training_seed_decides_nothing_and_a_baseline_needs_none():
+    once = with_seed_spread({"a": estimate(5.0), "b": estimate(1.0)}, seed=0)
+    assert verdict(above("trained", once["a"] - once["b"], "ab")) == "inconclusive"
+    assert verdict(above("baselines", estimate(5.0) - estimate(1.0), "ab")) == "supported"

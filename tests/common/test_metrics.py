@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
@@ -128,7 +130,7 @@ def test_equal_histograms_are_at_distance_0_with_overlap_1():
     np.testing.assert_allclose(overlap(P, 3 * P), 1)
     np.testing.assert_allclose(js_divergence(P, 3 * P), 0, atol=1e-12)
     np.testing.assert_allclose(wasserstein(P, 3 * P, width=1), 0, atol=1e-12)
-    np.testing.assert_allclose(log_histogram_distance(P, P), 0)
+    np.testing.assert_allclose(log_histogram_distance(P, P, floor=0.5), 0)
 
 
 def test_disjoint_histograms_have_overlap_0_and_divergence_1():
@@ -148,7 +150,8 @@ def test_divergence_and_wasserstein_equal_scipys():
 
 def test_leading_axes_broadcast_as_bootstrap_resamples_need():
     resampled = RNG.random((5, 3, 20))
-    for distance in (overlap, js_divergence, log_histogram_distance):
+    area = partial(log_histogram_distance, floor=0.1)
+    for distance in (overlap, js_divergence, area):
         assert distance(resampled, Q).shape == (5, 3)
         assert distance(resampled, Q)[4, 1] == pytest.approx(distance(resampled[4, 1], Q[1]))
     assert wasserstein(resampled, Q, width=1).shape == (5, 3)
@@ -157,9 +160,14 @@ def test_leading_axes_broadcast_as_bootstrap_resamples_need():
 def test_empty_bins_of_a_log_histogram_get_its_least_value():
     h = log_histogram(np.array([0, 1, np.e]))
     np.testing.assert_allclose(h, [0, 0, 1])
-    # by hand: h_p = 0, 0, 1 and h_q = 1, 0, 0 -> mean |difference| = 2/3
-    distance = log_histogram_distance(np.array([0, 1, np.e]), np.array([np.e, 0, 1]))
-    assert distance == pytest.approx(2 / 3)
+
+
+def test_area_between_log_histograms_by_hand_and_not_moved_by_bins_empty_in_both():
+    # raised to 1: ln p = 0, 0, 1, 0 and ln q = 1, 0, 0, 0 -> mean |difference| = 2/4
+    p, q = np.array([0, 1, np.e, 0]), np.array([np.e, 0, 1, 0])
+    assert log_histogram_distance(p, q, floor=1) == pytest.approx(2 / 4)
+    rare = p + np.array([0, 0, 0, 0.5])  # one rare colour below the floor changes nothing
+    assert log_histogram_distance(rare, q, floor=1) == pytest.approx(2 / 4)
 
 
 def test_empty_histograms_are_refused():
