@@ -101,7 +101,7 @@ def test_score_writes_a_file_a_variant_and_baseline_and_the_two_tables(folders, 
     found = run(folders)
     assert set(found) == {
         *(f"{v}.json" for v in VARIANTS),
-        *(f"baseline_{b}.json" for b in BASELINES),
+        *(f"baseline_{b}.json" for b in (*BASELINES, "bn_saturated")),
         "table1.json",
         "claims.json",
     }
@@ -155,7 +155,7 @@ def test_table_1_is_judged_by_direction_where_values_are_not_comparable(folders)
     assert rows["bn", "l1"]["verdict"] == rows["bn", "psnr"]["verdict"] == "supported"
     assert rows["bn", "l1"]["reason"].startswith("5 of 5 parts supported")
     assert (rows["ln", "l1"]["verdict"], rows["ln", "l1"]["ours"]) == ("not run", None)
-    assert [b["name"] for b in table["baselines"]] == list(BASELINES)
+    assert [b["name"] for b in table["baselines"]] == [*BASELINES, "bn_saturated"]
 
 
 def test_table_1_is_judged_by_value_in_the_papers_setting(folders):
