@@ -80,7 +80,7 @@ def test_nothing_in_the_code_unpickles_or_evaluates():
 def test_reports_carry_no_time_host_or_path_of_a_machine():
     for page in Path("reports").glob("*/*.html"):
         text = page.read_text(encoding="utf-8")
-        assert not re.search(r"/home/|/root/|/work/|/tmp/|file://", text), page
+        assert not re.search(r"/(home|root|tmp|Users)/|file://", text), page
 
 
 def test_photographs_reference_agrees_with_the_papers_neighbourhood():
