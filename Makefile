@@ -40,7 +40,7 @@ verdicts: .venv/done ## print the verdicts and where the reports are
 	@$(RUN) python -m stages.scoreboard.verdicts --show
 
 bench: data ## measure speed on this machine, into reports/bench
-	$(RUN) python -m tests.benchmarks.colourisation
+	$(RUN) python tests/benchmarks/colourisation.py
 
 clean: ## delete models, caches and checkpoints (not data, results or reports)
 	rm -rf artifacts .ckpt .cache .pytest_cache .ruff_cache .hypothesis dvc_plots
