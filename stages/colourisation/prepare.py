@@ -14,32 +14,7 @@ from stages.common.files import write_json, write_npz
 from stages.common.params import NonNegativeInt, PositiveInt
 from stages.common.stage import run
 from stages.data.images import load_images
-
-
-def balanced(
-    labels: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Return ``count`` indices, whole groups at a time, class by class in turn.
-
-    Groups are shuffled within their class and the classes take turns, so that every class has
-    its share as long as its images last.
-    """
-    if not len(labels):
-        return np.zeros(0, np.int64)
-    order = np.lexsort((groups, labels))
-    new = np.diff(groups[order], prepend=-1) != 0
-    new |= np.diff(labels[order], prepend=-1) != 0
-    queues: dict[int, list[np.ndarray]] = {}
-    for members in np.split(order, np.flatnonzero(new)[1:]):
-        queues.setdefault(int(labels[members[0]]), []).append(members)
-    for queue in queues.values():
-        rng.shuffle(queue)  # type: ignore[arg-type]
-    chosen: list[int] = []
-    while len(chosen) < count and any(queues.values()):
-        for queue in queues.values():
-            if queue:
-                chosen.extend(queue.pop())
-    return np.sort(np.array(chosen[:count]))
+from stages.data.subset import balanced
 
 
 def prepare(

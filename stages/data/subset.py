@@ -1,4 +1,4 @@
-"""A fixed choice of a few images a class, for sets that are too large to decode whole."""
+"""Choices of a few images a class: fixed, for sets too large to decode whole, or drawn."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,3 +20,29 @@ def per_class_subset(labels: Sequence[int], count: int) -> Int64[np.ndarray, " m
         if taken[labels[i]] <= count:
             chosen.append(i)
     return np.array(sorted(chosen), np.int64)
+
+
+def balanced(
+    labels: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return ``count`` indices, whole groups at a time, class by class in turn.
+
+    Groups are shuffled within their class and the classes take turns, so that every class has
+    its share as long as its images last.
+    """
+    if not len(labels):
+        return np.zeros(0, np.int64)
+    order = np.lexsort((groups, labels))
+    new = np.diff(groups[order], prepend=-1) != 0
+    new |= np.diff(labels[order], prepend=-1) != 0
+    queues: dict[int, list[np.ndarray]] = {}
+    for members in np.split(order, np.flatnonzero(new)[1:]):
+        queues.setdefault(int(labels[members[0]]), []).append(members)
+    for queue in queues.values():
+        rng.shuffle(queue)  # type: ignore[arg-type]
+    chosen: list[int] = []
+    while len(chosen) < count and any(queues.values()):
+        for queue in queues.values():
+            if queue:
+                chosen.extend(queue.pop())
+    return np.sort(np.array(chosen[:count]))

@@ -1,0 +1,1 @@
+"""The attacks without training: closed forms and searches, NumPy and SciPy only."""
