@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-PAPER = "stages/colourisation/dvc.yaml"
-
 
 def shell(*command, cwd, **env):
     done = subprocess.run(
@@ -53,7 +51,7 @@ def checkout(tmp_path_factory):
 def ran(here):
     """Run the pipeline and return the names of the stages that it had to run."""
     said = must("dvc", "repro", cwd=here)
-    return set(re.findall(r"Running stage '(?:stages/colourisation/dvc\.yaml:)?([^']+)'", said))
+    return set(re.findall(r"Running stage '(?:stages/\w+/dvc\.yaml:)?([^']+)'", said))
 
 
 @pytest.fixture
@@ -86,16 +84,57 @@ def test_every_stage_runs_and_writes_its_results(checkout):
     assert "reports/smoke/colourisation.html" in log
 
 
-def test_the_page_is_whole_and_loads_nothing(checkout):
+PAGES = {
+    "colourisation": ("Table I", "Fig. 3", "Fig. 4", "Fig. 5", "C16", "X4"),
+    "gan_transform": ("Table I", "Fig. 1", "Fig. 7", "C13", "X2", "AES"),
+}
+
+
+@pytest.mark.parametrize("paper", PAGES)
+def test_the_page_is_whole_and_loads_nothing(checkout, paper):
     here, _ = checkout
-    page = (here / "reports/smoke/colourisation.html").read_text()
+    page = (here / f"reports/smoke/{paper}.html").read_text()
     assert len(page) < 3e6
     assert "<script" not in page
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//[^"' >]+\.(?:js|css|png)""", page)
-    for words in ("Table I", "Fig. 3", "Fig. 4", "Fig. 5", "C16", "X4"):
+    for words in PAGES[paper]:
         assert words in page
-    figures = here / "reports/smoke/colourisation"
+    figures = here / f"reports/smoke/{paper}"
     assert {f.suffix for f in figures.iterdir()} == {".png", ".csv"}
+
+
+def test_every_attack_on_every_scheme_is_in_the_matrix(checkout):
+    here, _ = checkout
+    results = here / "reports/results/smoke/gan_transform"
+    matrix = json.loads((results / "matrix.json").read_text())
+    found = {(row["scheme"], row["attack"]) for row in matrix["rows"]}
+    trained = (
+        "ga_blockwise",
+        "ga_shared",
+        "ga_local",
+        "ga_unet",
+        "uwa_literal",
+        "uwa_strong",
+        "itn",
+    )
+    free = ("fr", "fr_advanced", "pc1", "qap", "kpa_le", "kpa_pe")
+    for scheme in ("plain", "tanaka", "pe_same", "pe_diff", "noise", "proposed", "proposed_sum"):
+        assert {(scheme, attack) for attack in (*trained, *free)} <= found
+    assert {("proposed", "g_ba"), ("pe_diff_shuffle", "fr_advanced"), ("blur", "raw")} <= found
+    table = json.loads((results / "table1.json").read_text())
+    assert len(table["rows"]) == 20
+    assert all(row["ours"] is not None for row in table["rows"])
+
+
+def test_epsilon_reruns_what_depends_on_it_and_no_other_scheme(change_params):
+    here = change_params("epsilon: 0.251", "epsilon: 0.1")
+    found = ran(here)
+    assert {"perturb@smoke", "transform@smoke-proposed", "encrypt@smoke"} <= found
+    assert {"attack@smoke-proposed", "classify@smoke-proposed", "score@smoke"} <= found
+    for scheme in ("plain", "tanaka", "pe_same", "pe_diff", "noise"):
+        assert not found & {f"attack@smoke-{scheme}", f"classify@smoke-{scheme}"}
+    changed = must("dvc", "metrics", "diff", cwd=here)
+    assert "gan_transform/proposed.json" in changed
 
 
 def test_a_second_run_has_nothing_to_do(checkout):
