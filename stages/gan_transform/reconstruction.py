@@ -42,7 +42,7 @@ from stages.gan_transform.attack_networks import (
 from stages.gan_transform.classifier import to_network
 from stages.gan_transform.protection import to_uint8
 
-Images = UInt8[np.ndarray, "n s s 3"]
+Images = UInt8[np.ndarray, "_ s s 3"]  # two sets need not be as large
 Reconstruct = Callable[[Images], Images]
 IMAGES_AT_ONCE = 128  # bounds the memory of a reconstruction
 

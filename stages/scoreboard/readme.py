@@ -16,14 +16,15 @@ RESULTS = Path("reports/results/embedded")
 PHOTOGRAPHS = Path("reports/reference/colourisation_imagenet1k-samples256.json")
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}"
+def _number(value: float, places: int = 2) -> str:
+    return f"{value:.{places}f}"
 
 
-def _cell(row: Mapping) -> str:
+def _cell(row: Mapping, places: int = 2) -> str:
     if row["ours"] is None:
         return "not run"
-    return f"{_number(row['ours'])} [{_number(row['lo'])}, {_number(row['hi'])}]"
+    ours, lo, hi = (_number(row[key], places) for key in ("ours", "lo", "hi"))
+    return f"{ours} [{lo}, {hi}]"
 
 
 def colourisation(results: Path = RESULTS) -> str:
@@ -68,6 +69,57 @@ def colourisation(results: Path = RESULTS) -> str:
     )
 
 
+SCHEMES = ("proposed", "pe_same", "pe_diff", "tanaka", "plain")  # the rows of paper A's Table I
+COLUMNS = {"uwa": "UWA, SSIM", "ga": "GA, SSIM", "c10": "10 classes, %", "c100": "transfer, %"}
+
+
+def gan_transform(results: Path = RESULTS) -> str:
+    """Return paper A's Table I as Markdown, with the strongest attack that was tried."""
+    folder = results / "gan_transform"
+    table = read_json(folder / "table1.json")
+    cells = {(row["scheme"], row["column"]): row for row in table["rows"]}
+    verdicts = list(read_json(folder / "claims.json")["verdicts"].values())
+    heads = [f"{label}: {who}" for label in COLUMNS.values() for who in ("paper", "ours")]
+    heads.append("strongest attack tried: SSIM")
+    lines = [f"| scheme | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for scheme in SCHEMES:
+        row = []
+        for column in COLUMNS:
+            cell = cells[scheme, column]
+            places = 3 if cell["metric"] == "ssim" else 1
+            row.append("–" if cell["paper"] is None else f"{cell['paper']:.{places}f}")
+            row.append(_cell(cell, places))
+        own = read_json(folder / f"{scheme}.json")
+        row.append(f"{own['worst_attack']}: {_number(own['worst_ssim'], 3)}")
+        lines.append(f"| {scheme} | {' | '.join(row)} |")
+    blank = next(
+        f for f in read_json(folder / "matrix.json")["floors"]
+        if (f["name"], f["where"]) == ("blank", "attack")
+    )  # fmt: skip
+    first = next(row for row in table["rows"] if row["ours"] is not None)
+    counts = ", ".join(
+        f"{verdicts.count(v)} {v}" for v in ("supported", "contradicted", "inconclusive", "not run")
+    )
+    return "\n".join(
+        [
+            f"Paper A, profile `embedded`: {first['n']} attacked test images,"
+            f" {first['seeds']} seeds, {100 * table['level']:.0f} % intervals over images and"
+            f" seeds. Of {len(verdicts)} claims {counts}. SSIM of the reconstruction, lower is more"
+            f" private; a blank image has {_number(blank['ssim'], 3)}, so less than that shows that"
+            " an attack failed, no more."
+            " The last column: the most successful of the attacks that all schemes were given.",
+            "",
+            *lines,
+            "",
+        ]
+    )
+
+
+def tables(results: Path = RESULTS) -> str:
+    """Return all that README.md holds between its marks."""
+    return f"{gan_transform(results)}\n{colourisation(results)}"
+
+
 def photographs(l1: float, psnr: float, path: Path = PHOTOGRAPHS) -> str:
     """Return the sentence that sets the paper's best L1 and PSNR beside constant colours."""
     found = read_json(path)
@@ -103,4 +155,4 @@ def replaced(readme: str, table: str) -> str:
 
 if __name__ == "__main__":
     path = Path("README.md")
-    write_text(path, replaced(path.read_text(encoding="utf-8"), colourisation()))
+    write_text(path, replaced(path.read_text(encoding="utf-8"), tables()))
