@@ -23,7 +23,7 @@ reproduce: data ## run what is missing or changed, print the verdicts and where 
 	@$(RUN) python -m stages.scoreboard.verdicts --show
 
 test: data lint ## all tests, the smoke pipeline among them
-	$(RUN) python -m pytest -q
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/done
 	$(RUN) ruff check .

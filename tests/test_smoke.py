@@ -126,6 +126,12 @@ def test_every_attack_on_every_scheme_is_in_the_matrix(checkout):
     assert all(row["ours"] is not None for row in table["rows"])
 
 
+def test_a_second_run_has_nothing_to_do(checkout):
+    here, _ = checkout
+    assert "up to date" in must("dvc", "repro", "--dry", "--allow-missing", cwd=here)
+    assert ran(here) == set()
+
+
 def test_epsilon_reruns_what_depends_on_it_and_no_other_scheme(change_params):
     here = change_params("epsilon: 0.251", "epsilon: 0.1")
     found = ran(here)
@@ -135,12 +141,6 @@ def test_epsilon_reruns_what_depends_on_it_and_no_other_scheme(change_params):
         assert not found & {f"attack@smoke-{scheme}", f"classify@smoke-{scheme}"}
     changed = must("dvc", "metrics", "diff", cwd=here)
     assert "gan_transform/proposed.json" in changed
-
-
-def test_a_second_run_has_nothing_to_do(checkout):
-    here, _ = checkout
-    assert "up to date" in must("dvc", "repro", "--dry", "--allow-missing", cwd=here)
-    assert ran(here) == set()
 
 
 def test_metrics_are_readable_by_dvc(checkout):

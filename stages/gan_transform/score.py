@@ -5,6 +5,7 @@ training histories of h_p and paper.yaml. Writes <scheme>.json, table1.json, mat
 attack on every scheme), protection.json and claims.json.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -158,8 +159,8 @@ def score(
 
     # scheme and metric -> one row of per-image values a seed, by the images they are of
     values: dict[str, dict[Key, np.ndarray]] = {where: {} for where in groups}
-    trained: dict[str, list[Key]] = {"attack": [], "ten": [], "transfer": [], "htheta": []}
-    trained |= {"raw": [], "test_ssim": [], "test_ssim_g_ba": []}
+    # trained models by what they do: one attack on every scheme is one pool of seeds' variances
+    trained: dict[str, list[Key]] = defaultdict(list)
     arrays: dict[str, dict[str, np.ndarray]] = {}
     mismatches: dict[str, list[int]] = {}
     histories: dict[str, list[dict]] = {}
@@ -186,13 +187,13 @@ def score(
                 read_json(transforms / str(scheme.variant) / f"history-s{s}.json") for s in seeds
             ]
 
-    def add_attacks(name: str, path: Path, pool: str | None) -> None:
+    def add_attacks(name: str, path: Path, *, by_training: bool) -> None:
         if path.exists():
             found = read_attacks(path, seeds, n["attack"])
             arrays[name] |= found
             for metric in found:
                 if metric.startswith("ssim_"):
-                    add("attack", name, metric, found[metric], pool)
+                    add("attack", name, metric, found[metric], metric if by_training else None)
 
     def add_classified(name: str, path: Path) -> None:
         if path.exists():
@@ -204,8 +205,8 @@ def score(
 
     for name in in_order(list(schemes), SCHEMES):
         add_cipher(schemes[name])
-        add_attacks(name, attacked / name / "evaluation.npz", "attack")
-        add_attacks(name, cryptanalysed / name / "evaluation.npz", None)
+        add_attacks(name, attacked / name / "evaluation.npz", by_training=True)
+        add_attacks(name, cryptanalysed / name / "evaluation.npz", by_training=False)
         add_classified(name, classified / name / "evaluation.npz")
     add("test", "h_theta", "acc", _percent(of_target["correct"]), "htheta")
     for floor, rows in floors.items():

@@ -454,3 +454,16 @@ def test_a_missing_history_of_h_p_is_refused_by_file(tree):
 def test_a_level_without_interval_is_refused(tree):
     with pytest.raises(InputError, match="level of the intervals is wrong"):
         run(tree, level=1.0)
+
+
+def test_a_spread_between_seeds_is_pooled_over_one_attacks_schemes_only(tree):
+    before = {(r["scheme"], r["attack"]): r for r in run(tree)["matrix.json"]["rows"]}
+    path = tree / "attack/tanaka/evaluation.npz"
+    change(path, ssim_itn=read_npz(path)["ssim_itn"] + np.array([[-0.1], [0.1]]))
+    after = {(r["scheme"], r["attack"]): r for r in run(tree)["matrix.json"]["rows"]}
+
+    def width(rows: dict, *key: str) -> float:
+        return rows[key]["hi"] - rows[key]["lo"]
+
+    assert width(after, "pe_same", "itn") > 2 * width(before, "pe_same", "itn")
+    assert width(after, "tanaka", "uwa_block") == width(before, "tanaka", "uwa_block")
