@@ -87,13 +87,11 @@ def cryptanalyse(
         (scheme, seed): _files(encrypted / scheme, seed) for scheme in schemes for seed in seeds
     }
     results = _distinct(work, cells, threads)
-    panel = read_json(data / "meta.json")["panel"]
     for scheme in schemes:
         rows = [results[scheme, seed] for seed in seeds]
         measured = {name: np.stack([row[0][name] for row in rows]) for name in rows[0][0]}
         write_npz(out / scheme / "evaluation.npz", seeds=np.asarray(seeds), **measured)
-        shown = {name: images[panel] for name, images in rows[0][1].items()}
-        write_npz(out / scheme / "reconstructions.npz", **shown)
+        write_npz(out / scheme / "reconstructions.npz", **rows[0][1])
         means = {k: float(v.mean()) for k, v in measured.items() if not k.startswith("gauss")}
         print(f"{scheme}:", ", ".join(f"{k} {v:.3f}" for k, v in means.items()), flush=True)
 
@@ -145,7 +143,7 @@ def measure(
     faq_iterations: int,
     faq_weight: int | float,
 ) -> tuple[dict[str, np.ndarray], dict[str, Images]]:
-    """Return what is measured for one key, by name, and all reconstructions, by attack.
+    """Return what is measured for one key, by name, and the panel's reconstructions, by attack.
 
     Parameters
     ----------
@@ -197,7 +195,9 @@ def measure(
         result[f"gauss_{name}"] = _ssim(
             images[:n_secondary], plain[test][:n_secondary], gaussian=True
         )
-    return result | (found(keys, files[2]) if len(files) == 3 else {}), reconstructions
+    panel = read_json(data / "meta.json")["panel"]  # all of them would not fit in memory
+    shown = {name: images[panel] for name, images in reconstructions.items()}
+    return result | (found(keys, files[2]) if len(files) == 3 else {}), shown
 
 
 def attack(

@@ -37,7 +37,8 @@ ALWAYS: tuple[Row, ...] = (
     ),
     (
         "γ1 = −1: perceptual terms are maximised without a bound",
-        "kept, with a guard that caps them once they dominate; the curves say whether it did",
+        "kept, with a guard that caps them from the end of the first epoch in which they dominate "
+        "or h_θ guesses on what G_AB makes; the curves say whether it did",
         "else training can leave the classification behind",
     ),
     (

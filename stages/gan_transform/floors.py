@@ -13,7 +13,8 @@ def floor_images(plain: Images, seed: int) -> dict[str, Images]:
     """Return for each floor its image instead of each plain image.
 
     ``blank``: one constant colour, the mean of the set; ``mean_colour``: the image's own mean;
-    ``other_image``: the next image of the set; ``noise``: uniform bytes.
+    ``other_image``: the image half the set away, since neighbours may be of one class;
+    ``noise``: uniform bytes.
     """
     shape = plain.shape
     noise = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
@@ -22,6 +23,6 @@ def floor_images(plain: Images, seed: int) -> dict[str, Images]:
     return {
         "blank": np.broadcast_to(blank, shape),
         "mean_colour": np.broadcast_to(mean, shape),
-        "other_image": np.roll(plain, -1, axis=0),
+        "other_image": np.roll(plain, len(plain) // 2, axis=0),
         "noise": noise,
     }

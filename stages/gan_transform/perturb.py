@@ -122,6 +122,8 @@ def perturb_one(
     done: list[Tensor] = []
     logs: list[list[dict[str, float]]] = []
     saved_at = time.monotonic()
+    draw = torch.Generator().manual_seed(seed)
+    starts = torch.rand((count, 3, *plain.shape[1:3]), generator=draw)  # whatever the batches
     with checkpoint.lock():
         if saved := checkpoint.load():
             done, logs = saved["done"], saved["logs"]
@@ -131,8 +133,7 @@ def perturb_one(
                 continue
             x = to_network(torch.from_numpy(plain[start : start + batch_size]).to(device))
             y = torch.from_numpy(labels[start : start + batch_size]).to(device)
-            draw = torch.Generator().manual_seed(seed * 1_000_003 + k)
-            noise = (2 * torch.rand(x.shape, generator=draw) - 1).to(device)
+            noise = (2 * starts[start : start + batch_size] - 1).to(device)
             alpha = alpha_factor * epsilon / steps
             x_p, log = protect(
                 h, x, y, x + epsilon * noise, epsilon=epsilon, alpha=alpha, steps=steps

@@ -42,8 +42,8 @@ def as_float(G: nn.Module, images: UInt8[Tensor, "n h w 3"]) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> UInt8[Tensor, "n h w 3"]:
-    """Round images in [0, 1], (n, 3, h, w), to 8 bits."""
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    """Round images in [0, 1], (n, 3, h, w), on any device, to 8 bits on the CPU."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
 
 
 def translate(G: nn.Module, images: UInt8[Tensor, "n h w 3"]) -> UInt8[Tensor, "n h w 3"]:

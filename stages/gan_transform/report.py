@@ -55,15 +55,15 @@ GROUPS = {
 ATTACKS = {
     "raw": (NOTHING, "the cipher itself, taken for the image"),
     "fr": (NOTHING, "v → min(v, 255 − v), which a mask of inversions cannot change"),
-    "fr_advanced": (NOTHING, "for every pixel the inversions and colour order most like its "
-                    "neighbour"),
-    "pc1": (NOTHING, "the mask from the sign of the ciphers' first principal component"),
+    "fr_advanced": (PUBLIC, "for every pixel the inversions and colour order most like its "
+                    "neighbour, from the public images' mean corner on"),
+    "pc1": (PUBLIC, "the mask from the sign of the ciphers' first principal component"),
     "qap": (PUBLIC, "the permutation by matching statistics of half bytes with public images"),
     "ga_blockwise": (PUBLIC, "GAN attack, generator on 4 × 4 blocks (Fig. 4a)"),
     "ga_shared": (PUBLIC, "GAN attack, 1 × 1 convolutions (Fig. 4b)"),
     "ga_local": (PUBLIC, "GAN attack, unshared weights a pixel, then convolutions (Fig. 4b)"),
     "ga_unet": (PUBLIC, "GAN attack, U-Net as for the proposed scheme"),
-    "uwa_literal": (PAIRS, "linear map a pixel, mean squared error as a mean"),
+    "uwa_literal": (PAIRS, "unshared weights: a linear map a pixel, mean squared error as a mean"),
     "uwa_strong": (PAIRS, "the same, summed over pixels: a larger step"),
     "uwa_block": (PAIRS, "linear map a 4 × 4 block, summed"),
     "kpa_le": (PAIRS, "half bytes matched by their values in a few pairs"),
@@ -93,6 +93,7 @@ PRINTED = {"ssim": 4, "acc": 2}  # decimals in Table I
 OURS, DEVIATION = "ours [95 % CI]", "deviation, verdict"
 DATA = ("ten", "transfer")
 WORST_CASE, INVERSION, TRAINING_FREE = "C2b", "X1", "X2"  # claims that the finding answers
+CANCELS = 0.05  # mean |SSIM| above |mean SSIM| that is worth showing
 DARKEST = 0.5  # opacity of a matrix cell at SSIM 1: text stays legible on light and dark pages
 
 
@@ -221,40 +222,77 @@ def _beside_blank(run: Run, row: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------- finding
 
 
-def _worst(run: Run, scheme: str) -> str | None:
-    """Write a scheme's worst case, as in "0.412 (itn)"."""
+def _worst(run: Run, scheme: str, kind: str) -> str | None:
+    """Write a scheme's worst case, as in "0.412 (itn)"; ``kind``: "worst" or "worst_unpaired"."""
     result = run.results.get(scheme, {})
-    if result.get("worst_ssim") is None:
+    if result.get(f"{kind}_ssim") is None:
         return None
-    return f"{_fixed(result['worst_ssim'], 'ssim')} ({result['worst_attack']})"
+    return f"{_fixed(result[f'{kind}_ssim'], 'ssim')} ({result[f'{kind}_attack']})"
+
+
+def _worst_cases(run: Run, kind: str) -> str:
+    """Write the proposed scheme's worst case beside the others'; empty if there is none."""
+    worst = {s: w for s in (PROPOSED, *OTHERS) if (w := _worst(run, s, kind))}
+    if PROPOSED not in worst or len(worst) == 1:
+        return ""
+    rest = {s: w for s, w in worst.items() if s != PROPOSED}
+    own = run.results[PROPOSED][f"{kind}_ssim"]
+    lower = sum(own < run.results[s][f"{kind}_ssim"] for s in rest)
+    place = "all" if lower == len(rest) else f"{lower or 'none'} of the"
+    others = _listed([f"{s} {w}" for s, w in rest.items()])
+    return f"{worst[PROPOSED]}, lower than that of {place} {len(rest)} others: {others}"
 
 
 def _robustness(run: Run) -> list[Html]:
     """Answer whether the proposed scheme is the more robust one, by the verdict on C2b."""
-    worst = {s: w for s in (PROPOSED, *OTHERS) if (w := _worst(run, s))}
-    if PROPOSED not in worst or len(worst) == 1:
+    anyone, unpaired = _worst_cases(run, "worst"), _worst_cases(run, "worst_unpaired")
+    if not anyone:
         return [Html("The schemes were not attacked yet.")]
-    less = "less than every other scheme under the strongest attack tried"
+    less = "less than every other scheme under the strongest attack that all four were given"
     answer = {
         "supported": f"The proposed scheme gives away {less}",
         "contradicted": f"The proposed scheme does not give away {less}",
         "inconclusive": f"Whether the proposed scheme gives away {less} stays open",
         "not run": f"Whether the proposed scheme gives away {less} was not judged",
     }[run.verdict(WORST_CASE)]
-    rest = {s: w for s, w in worst.items() if s != PROPOSED}
-    own = run.results[PROPOSED]["worst_ssim"]
-    lower = sum(own < run.results[s]["worst_ssim"] for s in rest)
-    place = "all" if lower == len(rest) else f"{lower or 'none'} of the"
-    others = _listed([f"{s} {w}" for s, w in rest.items()])
-    numbers = (
-        f"Its worst case is an SSIM of {worst[PROPOSED]}, lower than that of {place} {len(rest)} "
-        f"others: {others}"
+    blank = (
+        f"; a blank image has {_fixed(run.blank, 'ssim')}, a perfect one 1"
+        if run.blank is not None
+        else ""
     )
-    blank = f"; a blank image has {_fixed(run.blank, 'ssim')}" if run.blank is not None else ""
-    return [
+    said = [
         _sentence(answer, _judged(run, WORST_CASE), "."),
-        _sentence(numbers, blank, "."),
+        _sentence(f"Its worst case is an SSIM of {anyone}{blank}."),
     ]
+    if unpaired:
+        without = "Without pairs of images and ciphers, as in the paper, its worst case is "
+        said.append(_sentence(f"{without}{unpaired}."))
+    return said
+
+
+def _guessing(run: Run, data: str, scheme: str) -> str:
+    """Write what guessing gives, and whether the scheme keeps more than that."""
+    guess = ((run.table1 or {}).get("guess") or {}).get(data)
+    if guess is None:
+        return ""
+    lo, _ = run.results.get(scheme, {}).get(f"acc_{data}_ci") or (None, None)
+    no_better = lo is not None and lo <= guess
+    return f"{'no better than' if no_better else 'above'} guessing, {_fixed(guess, 'acc')} %"
+
+
+def _best_arm(run: Run, scheme: str, data: str) -> tuple[float, str] | None:
+    """Return a scheme's best accuracy over the ways to augment, and which if not Table I's."""
+    found = {
+        arm: value
+        for key, value in run.results.get(scheme, {}).items()
+        if key.startswith(f"acc_{data}") and isinstance(value, float | int)
+        if not key.endswith(("_ci", "_seeds"))
+        for arm in [key.removeprefix(f"acc_{data}").strip("_")]
+    }
+    if not found:
+        return None
+    arm = max(found, key=lambda arm: found[arm])
+    return found[arm], {"none": ", not augmented"}.get(arm, f", augmented by {arm}" if arm else "")
 
 
 def _set(run: Run, data: str) -> str:
@@ -281,13 +319,16 @@ def _usefulness(run: Run) -> list[Html]:
             side = (
                 f"{abs(gap):.1f} points {'fewer' if gap > 0 else 'more'} than" if gap else "as on"
             )
-            beside = f" ({side}{' on' * bool(gap)} plain images)"
+            beside = f"{side}{' on' * bool(gap)} plain images"
+        beside = "; ".join(filter(None, (beside, _guessing(run, data, PROPOSED))))
+        beside = f" ({beside})" * bool(beside)
         unseen = ", which h_p never saw" if data == "transfer" else ""
         parts.append(f"for {_fixed(own, 'acc')} % of {_set(run, data)}{unseen}{beside}")
-        rest = {s: run.results[s][key] for s in OTHERS if run.results.get(s, {}).get(key)}
+        rest = {s: arm for s in OTHERS if (arm := _best_arm(run, s, data))}
         if rest:
-            first = max(rest, key=lambda s: rest[s])
-            best.append(f"{first} on {_set(run, data)} ({_fixed(rest[first], 'acc')} %)")
+            first = max(rest, key=lambda s: rest[s][0])
+            value, how = rest[first]
+            best.append(f"{first} on {_set(run, data)} ({_fixed(value, 'acc')} %{how})")
     if not parts:
         return []
     sentences = [_sentence(f"A classifier of its images is right {_listed(parts)}.")]
@@ -402,6 +443,17 @@ def _extra_cell(run: Run, scheme: str, column: str) -> tuple[Any, Any, Any, str]
     return result.get(key), lo, hi, ""
 
 
+def _other_arms(run: Run, scheme: str, column: str) -> str:
+    """Write the accuracies of the ways to augment that are not Table I's, small."""
+    task = {"c10": "ten", "c100": "transfer"}.get(column)
+    if task is None:
+        return ""
+    words = {"none": "not augmented", "server": "by server", "client": "by client"}
+    found = {arm: run.results.get(scheme, {}).get(f"acc_{task}_{arm}") for arm in words}
+    shown = [f"{words[a]} {_fixed(v, 'acc')}" for a, v in found.items() if v is not None]
+    return "".join(f"<br><small>{page.text(arm)}</small>" for arm in shown)
+
+
 def table1(run: Run) -> Html:
     """Table I: the paper's rows, our other schemes, and what images without content score."""
     if run.table1 is None:
@@ -419,7 +471,8 @@ def table1(run: Run) -> Html:
             row[title, "paper"] = None if paper is None else f"{paper:.{PRINTED[kind]}f}"
             ours = _with_interval(cell.get("ours"), cell.get("lo"), cell.get("hi"), kind)
             attack = f" <small>{page.text(cell['attack'])}</small>" if cell.get("attack") else ""
-            row[title, OURS] = Html(f"{ours}{attack}") if ours else None
+            arms = _other_arms(run, scheme, column)
+            row[title, OURS] = Html(f"{ours}{attack}{arms}") if ours else None
             verdict, apart = cell.get("verdict"), cell.get("deviation")
             apart = None if apart is None else draw.fixed(apart, PLACES[kind], sign=True)
             judged = f"<br>{page.chip(verdict)}" if verdict else ""
@@ -434,6 +487,7 @@ def table1(run: Run) -> Html:
             value, lo, hi, attack = _extra_cell(run, scheme, column)
             ours = _with_interval(value, lo, hi, kind)
             small = f" <small>{page.text(attack)}</small>" if attack and ours else ""
+            small += _other_arms(run, scheme, column)
             row[titles[column], OURS] = Html(f"{ours}{small}") if ours else page.chip("not run")
             record |= {f"{column} attack": attack or None, f"{column} ours": value}
             record |= {f"{column} lo": lo, f"{column} hi": hi}
@@ -446,6 +500,14 @@ def table1(run: Run) -> Html:
             row[titles[column], OURS] = _with_interval(*values, "ssim")
             keys = (f"{column} {key}" for key in ("ours", "lo", "hi"))
             record |= dict(zip(keys, values, strict=True))
+        rows.append(row)
+        plain.append(record)
+    if guess := run.table1.get("guess"):
+        keys = {"c10": guess["ten"], "c100": guess["transfer"]}
+        row, record = {("", "scheme"): "one answer for all"}, {"scheme": "floor guess"}
+        for column, value in keys.items():
+            row[titles[column], OURS] = Html(_fixed(value, "acc"))
+            record[f"{column} ours"] = value
         rows.append(row)
         plain.append(record)
     columns = [("", "scheme")]
@@ -463,15 +525,17 @@ def table1(run: Run) -> Html:
         if run.table1.get("comparable")
         else "Values are not comparable with the paper's"
         + (f" ({apart})" if apart else "")
-        + ": a verdict is about the direction; the file has the reasons."
+        + ": a verdict says whether a row lies on the same side of pe_same (SSIM) or of plain "
+        "(accuracy) as in the paper; the file has the reasons."
     )
     first_floor = len(TABLE1) + len(BASELINES)
     return page.table(
         frame,
         caption=f"Table I. SSIM of the reconstructions (lower: more private) and accuracy. The "
         f"paper's columns are STL-10, STL-10, CIFAR-10 and CIFAR-100. {_scale(run)}{judged} Small: "
-        "the attack; its generator differs by scheme, as in the paper. Below the lines: our "
-        "schemes, and images that need no attack.",
+        "the attack, whose generator differs by scheme, as in the paper; other ways to augment. "
+        "Below the lines: our schemes, and what needs no attack and no training: images without "
+        "content, and naming the commonest class of the test images always.",
         quiet=range(first_floor, len(rows)),
         rules=[i for i in (len(TABLE1), first_floor) if i < len(rows)],
         csv=f"{run.figures.name}/{csv.name}",
@@ -496,10 +560,16 @@ def _scale(run: Run) -> str:
 # ---------------------------------------------------------------- matrix
 
 
-def _shaded(value: float, bold: bool) -> Html:
-    """Write an SSIM on a ground that is darker the more it gives away."""
+def _shaded(row: Mapping[str, Any], bold: bool) -> Html:
+    """Write an SSIM on a ground that is darker the more it gives away.
+
+    Where images or seeds cancel, since a negative shows as much, mean |SSIM| stands beneath.
+    """
+    value, size = row["ssim"], row.get("abs")
     alpha = DARKEST * min(max(value, 0.0), 1.0)
     words = f"<b>{_fixed(value, 'ssim')}</b>" if bold else _fixed(value, "ssim")
+    if size is not None and size > abs(value) + CANCELS:
+        words += f"<br><small>± {_fixed(size, 'ssim')}</small>"
     return Html(
         '<span style="display:block;margin:-.28rem -.6rem;padding:.28rem .6rem;'
         f'background:rgba(0,114,178,{alpha:.2f})">{words}</span>'
@@ -532,7 +602,7 @@ def matrix(run: Run) -> Html:
         cells: list[object] = []
         for scheme in schemes:
             row = run.matrix.get((scheme, attack))
-            cells.append(_shaded(row["ssim"], row["ssim"] == highest[scheme]) if row else None)
+            cells.append(_shaded(row, row["ssim"] == highest[scheme]) if row else None)
         rows.append([attack, *cells])
     first_floor = len(rows)
     if run.floors:
@@ -556,7 +626,8 @@ def matrix(run: Run) -> Html:
         caption="Mean SSIM of every attack's reconstructions; darker gives away more, bold is the "
         "most a scheme gives away to any of them. Lines part what the attacker has; below the last "
         "stands what is scored without looking at the cipher. A low SSIM says that an attack "
-        "failed, not that the image is safe. The file has the intervals, mean |SSIM|, SSIM with a "
+        "failed, not that the image is safe; ±: mean |SSIM|, where images or seeds came out as "
+        "negatives. The file has the intervals, mean |SSIM|, SSIM with a "
         "Gaussian window and the best evaluation during training (oracle).",
         quiet=range(first_floor, len(rows)),
         rules=rules[1:],
@@ -584,9 +655,11 @@ def schemes_table(run: Run) -> Html:
         meta = _optional(run.artifacts / "encrypt" / scheme / "meta.json")
         if meta is None and scheme in EXTRAS:
             continue
-        keys = {"same": "one", "diff": "one an image"}.get((meta or {}).get("keys") or "", "none")
-        order = ", ".join((meta or {}).get("augment") or []) or None
-        rows.append([scheme, WHAT[scheme], keys if meta else page.chip("not run"), order])
+        stored = any((run.artifacts / "encrypt" / scheme).glob("key-s*.npz"))
+        key = "one an image" if (meta or {}).get("keys") == "diff" else "one" if stored else "none"
+        classified = scheme in SCHEMES
+        order = ", ".join((meta or {}).get("augment") or []) if classified else None
+        rows.append([scheme, WHAT[scheme], key if meta else page.chip("not run"), order])
     frame = pd.DataFrame(rows, columns=["scheme", "what it does", "key", "augmented by"])
     return page.table(
         frame.astype(object),
@@ -803,7 +876,7 @@ def ablation(run: Run) -> Html:
         for attack in ("ga_unet", "itn", "g_ba"):
             row = run.matrix.get((scheme, attack), {})
             cells.append(_with_interval(row.get("ssim"), row.get("lo"), row.get("hi"), "ssim"))
-        rows.append([f"{scheme}: {reading}", *cells, _worst(run, scheme)])
+        rows.append([f"{scheme}: {reading}", *cells, _worst(run, scheme, "worst")])
     titles = _titles(run)
     columns = ["eq. 9", titles["c10"], titles["c100"], "GA (U-Net)", "ITN", "G_BA", "worst"]
     return page.table(
@@ -900,29 +973,33 @@ def _zero_gradients(run: Run) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _identity(run: Run) -> list[object]:
-    """Show what the U-Net's GAN attack recovers where nothing is hidden."""
-    row = run.matrix.get(("plain", "ga_unet"))
-    least = next((c for c in run.claims if c["id"] == "C1"), {}).get("numbers") or {}
+def _identity(run: Run, attack: str, claim: str, what: str) -> list[object]:
+    """Show what an attack recovers where nothing is hidden, and whether the claim asks for more."""
+    row = run.matrix.get(("plain", attack))
+    least = next((c for c in run.claims if c["id"] == claim), {}).get("numbers") or {}
     needed = least.get("identity")
-    question = "Can the GAN attack with a U-Net recover anything, were nothing hidden?"
+    question = f"Can {what} recover anything, were nothing hidden?"
+    measure = f"{attack} on plain"
     if row is None:
-        return [question, "ga_unet on plain", page.chip("not run"), None]
+        return [question, measure, page.chip("not run"), None]
     value = _with_interval(row["ssim"], row.get("lo"), row.get("hi"), "ssim")
     if needed is None:
-        return [question, "ga_unet on plain", value, None]
+        return [question, measure, value, None]
     reached = row["ssim"] >= needed
     reads = (
         f"reaches the {needed:g} asked for: its failure on a cipher can mean something"
         if reached
         else f"below the {needed:g} asked for: its low SSIM on the proposed scheme says nothing"
     )
-    return [question, "ga_unet on plain", value, reads]
+    return [question, measure, value, reads]
 
 
 def controls(run: Run) -> Html:
     """Show the instruments' own checks: what is measured where the answer is known."""
-    rows = [_identity(run)]
+    rows = [
+        _identity(run, "ga_unet", "C1", "the GAN attack with a U-Net"),
+        _identity(run, "itn", INVERSION, "the inversion network"),
+    ]
     noise = {k[1]: r for k, r in run.matrix.items() if k[0] == "noise" and k[1] in ATTACKS}
     question = "Does any attack find something in AES ciphers?"
     if noise:

@@ -109,6 +109,10 @@ def write_scheme(folder: Path, scheme: Scheme, **more: object) -> None:
     write_json(folder / "meta.json", {**asdict(scheme), **more})
 
 
+def _own_seed(seed: int, split: str) -> int:
+    return int(np.random.SeedSequence([seed, SPLITS.index(split)]).generate_state(1)[0])
+
+
 def make_keys(
     scheme: Scheme, seed: int, splits: Mapping[str, tuple[int, int, int]]
 ) -> dict[str, np.ndarray]:
@@ -130,8 +134,7 @@ def make_keys(
         if scheme.keys == "same":
             bits, perm = pixel_based.make_key(seed, 1, h, w)
         else:
-            own = np.random.SeedSequence([seed, SPLITS.index(split)]).generate_state(1)
-            bits, perm = pixel_based.make_key(int(own[0]), n, h, w)
+            bits, perm = pixel_based.make_key(_own_seed(seed, split), n, h, w)
         keys[f"bits_{split}"] = bits
         if scheme.shuffle:
             keys[f"perm_{split}"] = perm
@@ -167,7 +170,9 @@ def load_cipher(folder: Path, seed: int) -> Encrypt:
     if scheme.cipher == "random_sign":
         epsilon = scheme.epsilon
         assert epsilon is not None
-        return lambda images, split: degraded.random_sign(images, epsilon, int(keys["key"][0]))
+        return lambda images, split: degraded.random_sign(
+            images, epsilon, _own_seed(int(keys["key"][0]), split)
+        )
     return lambda images, split: pixel_based.encrypt(
         images, keys[f"bits_{split}"], keys.get(f"perm_{split}")
     )

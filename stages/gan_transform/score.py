@@ -23,7 +23,7 @@ from stages.common.claims import (
     with_seed_spread,
 )
 from stages.common.errors import InputError
-from stages.common.files import read_json, write_json
+from stages.common.files import read_json, read_npz, write_json
 from stages.common.params import Fraction, NonNegativeInt, PositiveInt
 from stages.common.stage import run
 from stages.gan_transform.claims import Evidence, judge_claims, table1_says
@@ -55,6 +55,11 @@ def _percent(correct: np.ndarray) -> np.ndarray:
     return 100.0 * correct.astype(np.float64)
 
 
+def commonest(labels: np.ndarray) -> float:
+    """Return the share of the commonest class in per cent: guessing, knowing the test set."""
+    return float(100 * np.bincount(labels).max() / len(labels))
+
+
 def _of_protected(perturbed: Arrays, *, resamples: int, seed: int) -> dict[str, Estimate]:
     """Return the means of P, over all seeds' images at once: an image may lie in several."""
     rows = {
@@ -78,22 +83,28 @@ def _of_protected(perturbed: Arrays, *, resamples: int, seed: int) -> dict[str, 
 def _spread(
     means: dict[Key, Estimate], trained: Mapping[str, list[Key]], *, seed: int
 ) -> dict[Key, Estimate]:
-    """Add the luck of the training seeds, pooled over each list of trained models."""
+    """Add the luck of the training seeds, pooled over each list of trained models.
+
+    What is added is cut off where no mean can lie: SSIMs at -1 and 1, accuracies at 0 and 100.
+    """
     found = dict(means)
     for models in trained.values():
         named = {" ".join(key): means[key] for key in models}
         for name, estimate in with_seed_spread(named, seed=seed).items():
             scheme, _, metric = name.partition(" ")
-            found[scheme, metric] = estimate
+            lo, hi = (-1, 1) if "ssim" in metric else (0, 100)
+            samples = np.clip(estimate.samples, lo, hi)
+            found[scheme, metric] = replace(estimate, samples=samples)
     return found
 
 
-def _transform_epochs(runs: list[dict], n_train: int) -> int | None:
+def _transform_epochs(runs: list[dict], n_train: int) -> int | float | None:
     """Return the epochs of the shortest run of h_p, to two digits; None if there is none."""
     if not (runs and all({"steps", "batch_size"} <= set(run) for run in runs)):
         return None
     pairs = min(run["steps"] * run["batch_size"] for run in runs)
-    return int(float(f"{pairs / n_train:.2g}"))
+    epochs = float(f"{pairs / n_train:.2g}")
+    return int(epochs) if epochs.is_integer() else epochs
 
 
 def _classifier_epochs(folder: Path, seeds: list[int]) -> int | None:
@@ -150,6 +161,10 @@ def score(
     meta = read_json(data / "meta.json")
     groups = read_groups(data)
     n = {where: len(g) for where, g in groups.items()}
+    guess = {
+        "ten": commonest(read_npz(data / "test.npz", ["labels"])["labels"]),
+        "transfer": commonest(read_npz(data / "transfer_test.npz", ["labels"])["labels"]),
+    }
     schemes = read_schemes(encrypted, variants)
     made = {scheme.variant for scheme in schemes.values()}
     missing = {v: f"no cipher was made by the CycleGAN {v}" for v in variants if v not in made}
@@ -159,7 +174,8 @@ def score(
 
     # scheme and metric -> one row of per-image values a seed, by the images they are of
     values: dict[str, dict[Key, np.ndarray]] = {where: {} for where in groups}
-    # trained models by what they do: one attack on every scheme is one pool of seeds' variances
+    # trained models by what they do, a pool of seeds' variances each: one attack on every scheme;
+    # of h_p, whose two readings do not vary alike, each by itself
     trained: dict[str, list[Key]] = defaultdict(list)
     arrays: dict[str, dict[str, np.ndarray]] = {}
     mismatches: dict[str, list[int]] = {}
@@ -175,13 +191,14 @@ def score(
         path = encrypted / name / "evaluation.npz"
         found = read_encrypted(path, seeds, n, transform=transform)
         arrays[name] = {"ssim_raw": found["ssim"]}
-        add("attack", name, "ssim_raw", found["ssim"], "raw" if transform else None)
+        own = f"h_p {name}"
+        add("attack", name, "ssim_raw", found["ssim"], f"{own} raw" if transform else None)
         # h_theta was trained; its answers to key after key of a cipher are no pool for h_p's
         correct = _percent(found["htheta_correct"])
-        add("test", name, "htheta_acc", correct, "htheta" if transform else None)
-        add("test", name, "test_ssim", found["ssim_test"], "test_ssim" if transform else None)
+        add("test", name, "htheta_acc", correct, f"{own} htheta" if transform else None)
+        add("test", name, "test_ssim", found["ssim_test"], f"{own} ssim" if transform else None)
         if transform:
-            add("test", name, "test_ssim_g_ba", found["ssim_g_ba_test"], "test_ssim_g_ba")
+            add("test", name, "test_ssim_g_ba", found["ssim_g_ba_test"], f"{own} g_ba")
             mismatches[name] = [int(pixels) for pixels in found["mismatches"]]
             histories[name] = [
                 read_json(transforms / str(scheme.variant) / f"history-s{s}.json") for s in seeds
@@ -206,9 +223,10 @@ def score(
     for name in in_order(list(schemes), SCHEMES):
         add_cipher(schemes[name])
         add_attacks(name, attacked / name / "evaluation.npz", by_training=True)
-        add_attacks(name, cryptanalysed / name / "evaluation.npz", by_training=False)
+        of_h_p = schemes[name].variant is not None
+        add_attacks(name, cryptanalysed / name / "evaluation.npz", by_training=of_h_p)
         add_classified(name, classified / name / "evaluation.npz")
-    add("test", "h_theta", "acc", _percent(of_target["correct"]), "htheta")
+    add("test", "h_theta", "acc", _percent(of_target["correct"]), "h_theta")
     for floor, rows in floors.items():
         add(floor.rpartition("_")[2], "floor", floor, rows, None)
 
@@ -231,6 +249,7 @@ def score(
         protection={**on_protected, "acc": means["h_theta", "acc"]},
         mismatches=mismatches,
         keyed={scheme.name for scheme in schemes.values() if scheme.keyed},
+        guess=guess,
         missing=missing,
     )
     findings = judge_claims(evidence, paper)
@@ -243,7 +262,8 @@ def score(
 
     for name in schemes:
         write_json(out / f"{name}.json", summarise(evidence, name, arrays[name]))
-    write_json(out / "table1.json", {**table1(paper, evidence, setting), "level": level})
+    content = {**table1(paper, evidence, setting), "level": level, "guess": guess}
+    write_json(out / "table1.json", content)
     write_json(out / "matrix.json", matrix(evidence, arrays))
     guards = {name: [run.get("guard") for run in runs] for name, runs in histories.items()}
     variant_of = {name: str(schemes[name].variant) for name in histories}

@@ -35,7 +35,7 @@ def in_order(names: Sequence[str], order: Sequence[str]) -> list[str]:
 
 
 def family(attack: str) -> str:
-    """Say what an attack has: gan, pairs, insider, free (ciphers alone) or raw (nothing)."""
+    """Say what an attack is: gan, pairs, insider, free (no training, no pairs) or raw (none)."""
     if attack == "raw":
         return "raw"
     if attack in INSIDERS:
@@ -43,6 +43,11 @@ def family(attack: str) -> str:
     if attack.startswith(PAIRED):
         return "pairs"
     return "gan" if attack.startswith("ga_") else "free"
+
+
+def unpaired(attack: str) -> bool:
+    """Say whether the attacker has no pairs of an image and its cipher: the paper's setting."""
+    return family(attack) in ("raw", "free", "gan")
 
 
 def _mean(arrays: Arrays, name: str) -> float | None:
@@ -59,9 +64,8 @@ def _stated(name: str, estimate: Estimate, level: float) -> dict[str, Any]:
 
 def compared_attacks(evidence: Evidence) -> list[str]:
     """Return the attacks of the worst case (C2b); none if they were not run on all its schemes."""
-    schemes = [*PROTECTED, *["proposed_sum"] * ("proposed_sum" in evidence.scores)]
     try:
-        return common_attacks(evidence, schemes)
+        return common_attacks(evidence, PROTECTED)
     except MissingEvidenceError:
         return []
 
@@ -88,9 +92,10 @@ def summarise(evidence: Evidence, scheme: str, rates: Arrays) -> dict[str, Any]:
             found[name] = _mean(rates, name)
     attacks = compared_attacks(evidence)
     if attacks and set(attacks) <= set(evidence.attacks(scheme)):
-        reached = {attack: scores[f"ssim_{attack}"].value for attack in attacks}
-        found["worst_attack"] = max(reached, key=lambda attack: reached[attack])
-        found["worst_ssim"] = reached[found["worst_attack"]]
+        for name, some in (("", attacks), ("_unpaired", [a for a in attacks if unpaired(a)])):
+            reached = {attack: scores[f"ssim_{attack}"].value for attack in some}
+            found[f"worst{name}_attack"] = max(reached, key=lambda attack: reached[attack])
+            found[f"worst{name}_ssim"] = reached[found[f"worst{name}_attack"]]
     return found
 
 

@@ -34,7 +34,7 @@ UNITS = {"ssim": "", "acc": POINTS}
 def differences(paper: Paper, setting: Mapping[str, Any]) -> str:
     """Say in words where our setting is not the paper's; empty if values are comparable."""
     apart = [
-        f"{key} {setting.get(key)} instead of {value}"
+        f"{key.replace('_', ' ')} {setting.get(key)} instead of {value}"
         for key, value in paper.setting.items()
         if setting.get(key) != value
     ]

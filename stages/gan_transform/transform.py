@@ -142,6 +142,8 @@ def transform_one(
     params = {k: v for k, v in locals().items() if k not in (*PATHS, "position")}
     weights, images = target / f"htheta-s{seed}.safetensors", perturbed / f"P-s{seed}.npz"
     params["data_sha256"] = [sha256(data / "train.npz"), sha256(weights), sha256(images)]
+    if phi_weights is not None:
+        params["phi_sha256"] = sha256(Path(phi_weights))
     fabric = set_up(threads=threads, precision=precision)
     params["world_size"] = fabric.world_size
     device = fabric.device
@@ -200,7 +202,9 @@ def transform_one(
         fabric.backward(loss)
         for name in names:
             if clip:
-                fabric.clip_gradients(nets[name], optimizers[name], max_norm=grad_clip)
+                fabric.clip_gradients(
+                    nets[name], optimizers[name], max_norm=grad_clip, error_if_nonfinite=False
+                )  # fit says what diverged, and where
             optimizers[name].step()
 
     def step(i: int) -> dict[str, Any]:

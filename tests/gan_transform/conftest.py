@@ -26,6 +26,7 @@ SSIM = {
     **{("tanaka", attack): 0.6 for attack in (*GA, "uwa_block", "itn")},
     **{("pe_same", attack): 0.4 for attack in (*GA, "uwa_literal", "itn")},
     **{("pe_diff", attack): 0.25 for attack in (*GA, "itn")},
+    ("plain", "itn"): 0.95,
     ("proposed_sum", "itn"): 0.8,
     ("proposed_sum", "g_ba"): 0.85,
     ("proposed_sum", "g_ba_float"): 0.9,

@@ -74,7 +74,7 @@ def test_the_reference_row_has_a_value_in_every_column_of_its_metric(metric):
 def test_values_are_comparable_only_in_the_papers_setting():
     assert differences(PAPER, {**PAPER.setting, "panel": [1]}) == ""
     other = {**PAPER.setting, "attack_size": 32}
-    assert differences(PAPER, other) == "attack_size 32 instead of 96"
+    assert differences(PAPER, other) == "attack size 32 instead of 96"
 
 
 def test_the_tolerance_is_absolute():

@@ -71,6 +71,29 @@ def test_an_attacker_on_the_test_split_gets_other_images_than_its_test(tmp_path)
     assert not set(train.tolist()) & set(test.tolist())
 
 
+def test_the_attackers_two_halves_share_at_most_one_emoji(chain):
+    groups = read_npz(chain / "prepare" / "attack_train.npz")["groups"]
+    half = len(groups) // 2
+    assert len(set(groups[:half].tolist()) & set(groups[half:].tolist())) <= 1
+    assert groups.tolist() != sorted(groups.tolist())
+
+
+def test_the_transfer_task_asks_for_no_class_that_it_did_not_teach(chain):
+    train, test = (read_npz(chain / "prepare" / f"transfer_{s}.npz") for s in ("train", "test"))
+    counts = np.bincount(train["labels"])
+    assert len(counts.nonzero()[0]) == 10 and set(counts) <= {0, 10}  # 100 images
+    assert set(test["labels"].tolist()) <= set(train["labels"].tolist())
+    assert read_json(chain / "prepare" / "meta.json")["transfer_classes"] == 10
+
+
+def test_classes_without_training_images_are_one_sentence(tmp_path):
+    from pathlib import Path
+
+    few = smoke("prepare", transfer_classes=None, n_transfer_train=20, n_transfer_test=200)
+    with pytest.raises(InputError, match="transfer_test: asks for classes of which no image"):
+        prepare(Path("data"), tmp_path, **few)
+
+
 def test_too_few_images_are_one_sentence(tmp_path):
     from pathlib import Path
 
@@ -98,6 +121,14 @@ def test_keys_are_shared_or_not_as_the_scheme_says(chain):
     assert not np.array_equal(diff["bits_train"][:20], diff["bits_attack_test"])
     assert not np.array_equal(diff["bits_train"][0], diff["bits_train"][1])
     assert "perm_train" in read_npz(chain / "encrypt" / "pe_same_shuffle" / "key-s0.npz")
+
+
+def test_random_signs_differ_from_split_to_split(chain):
+    cipher = load_cipher(chain / "encrypt" / "random_sign", 0)
+    grey = np.full((2, 8, 8, 3), 128, np.uint8)
+    train, test = (cipher(grey, split) for split in ("train", "test"))
+    assert not np.array_equal(train, test)
+    assert np.array_equal(train, cipher(grey, "train"))
 
 
 def test_h_p_is_deterministic_and_independent_of_its_batch(chain):
@@ -224,7 +255,7 @@ def test_floors_know_nothing_of_their_image():
     plain = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     floors = floor_images(plain, 0)
     assert len(np.unique(floors["blank"].reshape(-1, 3), axis=0)) == 1
-    assert np.array_equal(floors["other_image"][0], plain[1])
+    assert np.array_equal(floors["other_image"][0], plain[3])
     assert np.array_equal(floors["noise"], floor_images(plain, 0)["noise"])
     assert (
         json.dumps({name: image.dtype.name for name, image in floors.items()}).count("uint8") == 4
