@@ -15,7 +15,7 @@ from stages.common.params import load_params, stage_params
 FRAME = {"stages/common/errors.py", "stages/common/stage.py"}
 PARAMS = load_params()
 PIPELINES = [Path("dvc.yaml"), *sorted(Path("stages").glob("*/dvc.yaml"))]
-PAPERS = ["colourisation", "gan_transform"]
+PAPERS = ["colourisation", "gan_transform", "sift_inversion"]
 
 
 def file_of(module):
@@ -69,6 +69,33 @@ def module_of(stage):
     return words[words.index("-m") + 1]
 
 
+def verb_of(name):
+    """Return the function of a stage: a control is the same one with other parameters."""
+    return name.removesuffix("_control")
+
+
+def axis_of(stage, name):
+    """Return the values of one axis of a stage's matrix, which may be a list in params.yaml."""
+    values = stage["matrix"][name]
+    if values == ["${profile}"]:
+        return [PARAMS["profile"]]
+    if isinstance(values, list):
+        return values
+    here = PARAMS
+    for key in values.removeprefix("${").removesuffix("}").split("."):
+        here = here[key]
+    return list(here)
+
+
+def variants_of(stage):
+    """Return the names after --variant: ${item.<axis>} and what is appended to it; [None]: none."""
+    words = stage["cmd"].split()
+    if "--variant" not in words:
+        return [None]
+    axis, end = words[words.index("--variant") + 1].removeprefix("${item.").split("}")
+    return [f"{value}{end}" for value in axis_of(stage, axis)]
+
+
 @pytest.mark.parametrize(("pipeline", "name", "stage"), TEMPLATES)
 def test_deps_are_the_imports(pipeline, name, stage):
     notebooks = [Path(d) for d in stage["deps"] if d.endswith(".ipynb")]
@@ -81,6 +108,7 @@ def test_one_name_in_four_places(pipeline, name, stage):
     if pipeline == Path("dvc.yaml") or name == "report":
         return  # they run shared modules: the scoreboard's and common's
     paper = pipeline.parent.name
+    name = verb_of(name)
     assert module_of(stage) == f"stages.{paper}.{name}"
     assert hasattr(importlib.import_module(module_of(stage)), name)
     assert name in PARAMS[paper] or any(name in p[paper] for p in PARAMS["profiles"].values())
@@ -94,7 +122,7 @@ def test_params_sections_are_those_that_the_function_reads(pipeline, name, stage
     if pipeline == Path("dvc.yaml") or name == "report":
         return
     paper = pipeline.parent.name
-    declared = set(stage["params"])
+    declared, name = set(stage["params"]), verb_of(name)
     profile = "profiles.${item.profile}"
     sections = {f"{paper}.shared", f"{profile}.{paper}.shared"}
     if name in PARAMS[paper]:
@@ -102,7 +130,8 @@ def test_params_sections_are_those_that_the_function_reads(pipeline, name, stage
     if any(name in p[paper] for p in PARAMS["profiles"].values()):
         sections.add(f"{profile}.{paper}.{name}")
     if "--variant" in stage["cmd"]:
-        sections.add(f"{paper}.variants.${{item.variant}}")
+        words = stage["cmd"].split()
+        sections.add(f"{paper}.variants.{words[words.index('--variant') + 1]}")
     if name == "score":
         sections.add(f"{paper}.variants")
     assert declared == sections
@@ -115,10 +144,9 @@ def test_every_stage_finds_its_parameters_in_every_profile(profile, paper):
     for name, stage in stages.items():
         if name == "report":
             continue
-        function = getattr(importlib.import_module(module_of(stage)), name)
-        variants = PARAMS[paper]["variants"] if "--variant" in stage["cmd"] else [None]
-        for variant in variants:
-            stage_params(function, f"{paper}.{name}", profile=profile, variant=variant)
+        function = getattr(importlib.import_module(module_of(stage)), verb_of(name))
+        for variant in variants_of(stage):
+            stage_params(function, f"{paper}.{verb_of(name)}", profile=profile, variant=variant)
 
 
 @pytest.mark.parametrize("profile", PARAMS["profiles"])
@@ -139,7 +167,7 @@ def test_every_shared_key_is_taken_by_some_stage(paper):
     taken = set()
     for name, stage in stages.items():
         if name != "report":
-            function = getattr(importlib.import_module(module_of(stage)), name)
+            function = getattr(importlib.import_module(module_of(stage)), verb_of(name))
             code = function.__wrapped__.__code__ if hasattr(function, "__wrapped__") else None
             code = code or function.__code__
             taken |= set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
@@ -163,10 +191,7 @@ def test_the_dag_stays_small():
     """DVC's cost grows with the stages; 30 a paper when expanded."""
     for paper in PAPERS:
         stages = YAML(typ="safe").load(Path("stages", paper, "dvc.yaml"))["stages"]
-        lengths = {"profile": 1}
-        for axis, plural in (("variant", "variants"), ("scheme", "schemes")):
-            lengths[axis] = len(PARAMS[paper].get(plural, []))
-        expanded = [math.prod(lengths[axis] for axis in s["matrix"]) for s in stages.values()]
+        expanded = [math.prod(len(axis_of(s, a)) for a in s["matrix"]) for s in stages.values()]
         assert min(expanded) >= 1 and sum(expanded) <= 30
 
 

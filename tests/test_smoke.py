@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(2400)  # the first test waits for the whole pipeline
+
 
 def shell(*command, cwd, **env):
     done = subprocess.run(
@@ -87,6 +89,7 @@ def test_every_stage_runs_and_writes_its_results(checkout):
 PAGES = {
     "colourisation": ("Table I", "Fig. 3", "Fig. 4", "Fig. 5", "C16", "X4"),
     "gan_transform": ("Table I", "Fig. 1", "Fig. 7", "C13", "X2", "AES"),
+    "sift_inversion": ("Fig. 1", "Fig. 5", "Fig. 7", "Fig. 8", "C3b", "C12", "R44_J"),
 }
 
 
@@ -126,6 +129,22 @@ def test_every_attack_on_every_scheme_is_in_the_matrix(checkout):
     assert all(row["ours"] is not None for row in table["rows"])
 
 
+def test_every_run_of_paper_b_and_every_floor_is_in_the_table(checkout):
+    here, _ = checkout
+    results = here / "reports/results/smoke/sift_inversion"
+    rows = {row["name"]: row for row in json.loads((results / "table.json").read_text())["rows"]}
+    assert {"B5", "R44_J", "R42_G", "R42_N", "M_R42_G", "mean", "other", "grey", "blur"} <= set(
+        rows
+    )
+    assert rows["blur"]["values"]["dcos"]["value"] < 1 < rows["B5"]["values"]["psnr"]["value"]
+    partial = json.loads((results / "partial.json").read_text())
+    assert partial["run"] == "R42_G" and {box["mode"] for box in partial["boxes"]} == {
+        "centre",
+        "support",
+    }
+    assert len(json.loads((results / "claims.json").read_text())["verdicts"]) == 13
+
+
 def test_a_second_run_has_nothing_to_do(checkout):
     here, _ = checkout
     assert "up to date" in must("dvc", "repro", "--dry", "--allow-missing", cwd=here)
@@ -141,6 +160,20 @@ def test_epsilon_reruns_what_depends_on_it_and_no_other_scheme(change_params):
         assert not found & {f"attack@smoke-{scheme}", f"classify@smoke-{scheme}"}
     changed = must("dvc", "metrics", "diff", cwd=here)
     assert "gan_transform/proposed.json" in changed
+
+
+def test_the_weight_of_one_run_reruns_that_run_and_what_begins_with_it(change_params):
+    here = change_params(
+        "R4_J: {inputs: [4], loss: joint}", "R4_J: {inputs: [4], loss: joint, lambda_p: 2}"
+    )
+    found = ran(here)
+    assert {n for n in found if n.startswith(("train@", "refine"))} == {
+        "train@smoke-R4_J",
+        "refine@smoke-R4",
+    }
+    assert {"reconstruct@smoke", "evaluate@smoke", "score@smoke"} <= found
+    changed = must("dvc", "metrics", "diff", cwd=here)
+    assert "sift_inversion/R4_G.json" in changed and "sift_inversion/R42_G.json" not in changed
 
 
 def test_metrics_are_readable_by_dvc(checkout):

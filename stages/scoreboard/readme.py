@@ -119,9 +119,57 @@ def gan_transform(results: Path = RESULTS) -> str:
     )
 
 
+# metric of paper B -> head, decimals
+LEAKS = {
+    "id1": ("found again, %", 1),
+    "pd": ("perceptual distance", 3),
+    "dcos": ("descriptor cosine", 3),
+    "log_sharp_abs": ("blur", 2),
+    "psnr": ("PSNR, dB", 2),
+    "ssim": ("SSIM", 3),
+}
+
+
+def sift_inversion(results: Path = RESULTS) -> str:
+    """Return paper B's runs and floors on the faces as Markdown; the paper prints no number."""
+    folder = results / "sift_inversion"
+    table = read_json(folder / "table.json")
+    rows = [row for row in table["rows"] if row["set"] == "faces"]
+    verdicts = list(read_json(folder / "claims.json")["verdicts"].values())
+    heads = [head for head, _ in LEAKS.values()]
+    lines = [f"| run | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for row in rows:
+        cells = []
+        for metric, (_, places) in LEAKS.items():
+            cell = row["values"].get(metric)
+            cells.append(_cell({**cell, "ours": cell["value"]}, places) if cell else "–")
+        name = row["name"] if row["kind"] == "run" else f"*{row['name']}*"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    first = next(row for row in rows if row["kind"] == "run")
+    seeds = max(len(cell["seeds"]) for cell in first["values"].values())
+    counts = ", ".join(
+        f"{verdicts.count(v)} {v}" for v in ("supported", "contradicted", "inconclusive", "not run")
+    )
+    return "\n".join(
+        [
+            f"Paper B, profile `embedded`: {first['n']} test images of drawn faces and gestures,"
+            f" {seeds} seeds, {100 * table['level']:.0f} % intervals over images and seeds. Of"
+            f" {len(verdicts)} claims {counts}. The paper prints no number. Found again: the"
+            " reconstruction's nearest of all test images is its original; by chance"
+            f" {_number(first['id1_chance'], 1)} %. Descriptor cosine: of SIFT descriptors computed"
+            " again, 1 for the original. Blur: |log| of the gradients' share, 0 for the original."
+            " In italics: images that know less or more than the descriptors.",
+            "",
+            *lines,
+            "",
+        ]
+    )
+
+
 def tables(results: Path = RESULTS) -> str:
     """Return all that README.md holds between its marks."""
-    return f"{gan_transform(results)}\n{colourisation(results)}"
+    papers = (gan_transform, sift_inversion, colourisation)
+    return "\n".join(paper(results) for paper in papers)
 
 
 def photographs(l1: float, psnr: float, path: Path = PHOTOGRAPHS) -> str:
