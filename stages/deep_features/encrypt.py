@@ -1,0 +1,279 @@
+"""What ShuffleBits does to threat models, with the right key, a wrong one and none (Sec. III-D).
+
+The paper reasons about it and runs nothing. Writes <model>-<set>.npz for every black box and local
+set, n test images, T tasks, k seeds:
+
+predictions_right (k, n, T)   heads on features that were encrypted and decrypted;
+    bits_wrong_right (1,)     bits that differ after it
+wrong_predictions (k, keys, n, T), wrong_cos (k, keys)   heads on features decrypted by another
+    random key, which is encryption under a third one; mean cosine with the plain features
+predictions_own (k, n, T)     heads trained and judged on features encrypted under one key, another
+    for every seed; what they learn depends on which bits it puts into sign and exponent
+predictions_popcount (k, n, T)   no key at all: the numbers of ones, every float under a key of its
+    own (see ``cryptanalysis.popcount``)
+rank1_plain, rank1_hamming (k,)   retrieval on the test split by the cosine of plain features, and
+    by the Hamming distance of ciphertexts under one key
+distance_plain, distance_right, distance_wrong (k, images)   cosine distance, in the black box's
+    features, of what the generator of fr_adv draws; for cells that have one
+nan_share (keys,)             share of the first seed's ciphertexts that are NaN as floats
+
+Wherever a ciphertext is taken for floats, NaN and infinity are 0 and the rest is clipped to 1.5
+times the largest size among the training features; an adversary would do no less.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64, UInt32
+
+from stages.common.device import evaluation_device
+from stages.common.files import read_json, read_npz, write_npz
+from stages.common.params import NonNegativeInt, PositiveInt
+from stages.common.stage import run
+from stages.common.training import for_each_seed
+from stages.deep_features.cryptanalysis import hamming, popcount
+from stages.deep_features.cryptanalysis.measures import cosines
+from stages.deep_features.cryptanalysis.planes import words
+from stages.deep_features.features import find_models, read_features, read_sets
+from stages.deep_features.head_training import train_heads
+from stages.deep_features.heads import Heads, load_heads
+from stages.deep_features.reconstructions import load_redrawing
+from stages.deep_features.reid_metrics import rank, retrieve
+from stages.deep_features.requests import Requests
+from stages.deep_features.shufflebits.arrays import decrypt_numpy, encrypt_numpy
+from stages.deep_features.shufflebits.keys import BitKey
+
+HEADROOM = 1.5  # as the attacks'
+RECIPE = ("epochs", "batch_size", "lr", "lr_late", "beta1", "beta2")  # of the headline heads
+SWAPS = (16, 8, 4, 2, 1, 2, 4, 8, 16)  # of a Benes network of 32 lines
+
+Features = Float32[np.ndarray, "_n d"]  # two splits need not be as large
+Predictions = Int64[np.ndarray, "_n t"]
+
+
+def as_features(cipher: UInt32[np.ndarray, "n d"], largest: float) -> Features:
+    """Return ciphertexts as floats that a network can take."""
+    values = np.nan_to_num(cipher.view(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    return np.clip(values, -largest, largest, out=values)
+
+
+def fresh_keys(x: UInt32[np.ndarray, "n d"], seed: list[int]) -> UInt32[np.ndarray, "n d"]:
+    """Permute the bits of every word by a key of its own: a Benes network with random switches.
+
+    Every permutation can come up, not all as often; what follows looks at numbers of ones alone.
+    """
+    rng, out = np.random.default_rng(seed), x.copy()
+    for shift in SWAPS:
+        lower = sum(1 << i for i in range(32) if not i & shift)
+        mask = rng.integers(2**32, size=x.shape, dtype=np.uint32) & np.uint32(lower)
+        moved = (out >> np.uint32(shift) ^ out) & mask
+        out ^= moved ^ moved << np.uint32(shift)
+    return out
+
+
+def train_own(
+    train: Features,
+    labels: Predictions,
+    test: Features,
+    meta: dict[str, Any],
+    *,
+    seed: int,
+    device: torch.device,
+) -> Predictions:
+    """Train heads as ``attributes`` did, on these features, and return what they predict."""
+    torch.manual_seed(seed)
+    classes = [len(task["classes"]) for task in meta["tasks"]]
+    momentum = {"bn_momentum": meta["bn_momentum"]} if "bn_momentum" in meta else {}
+    heads = Heads(train.shape[1], classes, blocks=meta["blocks"], **momentum).to(device)
+    recipe = {key: meta[key] for key in RECIPE}
+    x, y = torch.from_numpy(train).to(device), torch.from_numpy(labels).to(device)
+    for _ in train_heads(heads, [x], [y], weighted=[True], seed=seed, **recipe):
+        pass
+    return heads.predict(torch.from_numpy(test).to(device)[None])[0].cpu().numpy()
+
+
+def encrypt_cell(
+    features: dict[str, Features],
+    arrays: dict[str, dict[str, np.ndarray]],
+    heads: Callable[[Features], Predictions],
+    meta: dict[str, Any],
+    redraw: Callable[[Features], Features] | None,
+    requests: Requests,
+    *,
+    seed: int,
+    wrong_keys: int,
+    n_recon: int,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    """Measure one black box of one seed on one local set; see the module for what is returned.
+
+    Parameters
+    ----------
+    features, arrays : of both splits, as ``extract`` and ``prepare`` wrote them.
+    heads, meta : the cell's headline heads and their meta.json.
+    redraw : features -> features of the images that the generator draws of them; None: no such
+        generator.
+    requests : where keys come from.
+    """
+    test, labels = features["test"], arrays["train"]["attributes"]
+    known = (labels >= 0).all(1)
+    largest = HEADROOM * float(np.abs(features["train"]).max())
+
+    key = requests.key("right")
+    back = decrypt_numpy(encrypt_numpy(test, key), key)
+    found = {
+        "predictions_right": heads(back),
+        "bits_wrong_right": np.asarray(np.bitwise_count(words(back) ^ words(test)).sum()),
+    }
+
+    own = requests.key("own")
+    sealed = {split: as_features(encrypt_numpy(f, own), largest) for split, f in features.items()}
+    found["predictions_own"] = train_own(
+        sealed["train"][known], labels[known], sealed["test"], meta, seed=seed, device=device
+    )
+
+    classes = [len(task["classes"]) for task in meta["tasks"]]
+    classifier = popcount.fit(features["train"][known], labels[known], classes)
+    found["predictions_popcount"] = classifier.predict(fresh_keys(words(test), [seed]))
+
+    wrong = [_wrong_key(requests, f"wrong{i}") for i in range(wrong_keys)]
+    predictions, cosine, nan = [], [], []
+    for other in wrong:
+        cipher = encrypt_numpy(test, other)
+        nan.append(np.isnan(cipher.view(np.float32)).mean())
+        taken = as_features(cipher, largest)
+        predictions.append(heads(taken).astype(np.int16))
+        cosine.append(cosines(test, taken).mean())
+    found["wrong_predictions"] = np.stack(predictions)
+    found["wrong_cos"], found["nan_share"] = np.array(cosine), np.array(nan)
+
+    about = {name: arrays["test"][name] for name in ("pids", "camids", "query")}
+    found["rank1_plain"] = np.asarray(retrieve(test, **about).rank1.mean())
+    found["rank1_hamming"] = _hamming_rank1(requests.shuffle(test, "gallery"), **about)
+
+    if redraw is not None:
+        chosen = np.linspace(0, len(test) - 1, min(n_recon, len(test))).astype(np.int64)
+        plain = test[chosen]
+        mixed = [encrypt_numpy(x, wrong[i % len(wrong)]) for i, x in enumerate(plain)]
+        for name, given in (
+            ("plain", plain),
+            ("right", back[chosen]),
+            ("wrong", as_features(np.stack(mixed), largest)),
+        ):
+            found[f"distance_{name}"] = 1 - cosines(plain, redraw(given))
+    return found
+
+
+def _wrong_key(requests: Requests, name: str) -> BitKey:
+    """Return the key that encryption by one key and decryption by another makes."""
+    return requests.key(f"{name}/decrypt").inverse().after(requests.key(f"{name}/encrypt"))
+
+
+def _hamming_rank1(
+    cipher: UInt32[np.ndarray, "n d"], *, pids: np.ndarray, camids: np.ndarray, query: np.ndarray
+) -> Float64[np.ndarray, ""]:
+    ranking = rank(
+        hamming.distances(cipher[query], cipher[~query]),
+        pids=pids[query],
+        camids=camids[query],
+        gallery_pids=pids[~query],
+        gallery_camids=camids[~query],
+    )
+    return np.asarray(ranking.rank1.mean())
+
+
+def encrypt_of_seed(
+    data: Path,
+    trained: Path,
+    extracted: Path,
+    attributes: Path,
+    reconstructed: Path,
+    *,
+    seed: int,
+    position: int,
+    threads: int,
+    key_seed: int,
+    wrong_keys: int,
+    n_recon: int,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Measure all cells of one seed."""
+    torch.set_num_threads(threads)
+    device = evaluation_device()
+    found = {}
+    for name in read_sets(data)["locals"]:
+        arrays = {split: read_npz(data / f"{name}_{split}.npz") for split in ("train", "test")}
+        for model in find_models(extracted):
+            cell = f"{model}-{name}"
+            features = {
+                split: read_features(extracted, model, name, split, seed, n=len(of["pids"]))
+                for split, of in arrays.items()
+            }
+            found[cell] = encrypt_cell(
+                features,
+                arrays,
+                load_heads(attributes / cell, seed, device),
+                read_json(attributes / cell / "meta.json"),
+                load_redrawing(trained / model, reconstructed / "fr_adv" / cell, seed, device),
+                Requests(key_seed, f"encrypt/{cell}/s{seed}"),
+                seed=seed,
+                wrong_keys=wrong_keys,
+                n_recon=n_recon,
+                device=device,
+            )
+            print(f"  {cell}, seed {seed}: done", flush=True)
+    return found
+
+
+def encrypt(
+    data: Path,
+    trained: Path,
+    extracted: Path,
+    attributes: Path,
+    reconstructed: Path,
+    out: Path,
+    *,
+    seeds: list[NonNegativeInt],
+    threads: PositiveInt,
+    key_seed: NonNegativeInt,
+    wrong_keys: PositiveInt,
+    n_recon: PositiveInt,
+) -> None:
+    """Measure all cells with all seeds.
+
+    Parameters
+    ----------
+    key_seed : of the master secret that all keys are derived from.
+    wrong_keys : random keys a cell and seed.
+    n_recon : test images, evenly spread, that are drawn of plain and of wrongly decrypted features.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or files do not belong together.
+    """
+    done = for_each_seed(
+        encrypt_of_seed,
+        seeds,
+        threads=threads,
+        data=data,
+        trained=trained,
+        extracted=extracted,
+        attributes=attributes,
+        reconstructed=reconstructed,
+        key_seed=key_seed,
+        wrong_keys=wrong_keys,
+        n_recon=n_recon,
+    )
+    for cell in done[0]:
+        rows = [of_seed[cell] for of_seed in done]
+        arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        arrays["bits_wrong_right"] = arrays["bits_wrong_right"].sum(keepdims=True).astype(np.int64)
+        arrays["nan_share"] = arrays["nan_share"][0]
+        write_npz(out / f"{cell}.npz", seeds=np.asarray(seeds, np.int64), **arrays)
+
+
+if __name__ == "__main__":
+    run(encrypt, "deep_features.encrypt")
