@@ -34,13 +34,13 @@ smoke: data ## every stage, tiny, in a copy of this checkout
 	$(RUN) python -m pytest -q tests/test_smoke.py
 
 report: data ## render the reports again from the results
-	$(RUN) sh -ec 'for paper in colourisation gan_transform sift_inversion; do dvc repro --force --single-item stages/$$paper/dvc.yaml:report; done'
+	$(RUN) sh -ec 'for paper in colourisation deep_features gan_transform sift_inversion; do dvc repro --force --single-item stages/$$paper/dvc.yaml:report; done'
 
 verdicts: .venv/done ## print the verdicts and where the reports are
 	@$(RUN) python -m stages.scoreboard.verdicts --show
 
 bench: data ## measure speed on this machine, into reports/bench
-	$(RUN) sh -ec 'for paper in colourisation ciphers sift; do python tests/benchmarks/$$paper.py; done'
+	$(RUN) sh -ec 'for paper in colourisation ciphers shufflebits sift; do python tests/benchmarks/$$paper.py; done'
 
 clean: ## delete models, caches and checkpoints (not data, results or reports)
 	rm -rf artifacts .ckpt .cache .pytest_cache .ruff_cache .hypothesis dvc_plots

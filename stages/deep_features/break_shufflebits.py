@@ -15,7 +15,8 @@ from jaxtyping import Float32, UInt32
 
 from stages.common.errors import InputError
 from stages.common.files import write_bytes
-from stages.deep_features.cryptanalysis.reference import check_reference, fit
+from stages.deep_features.cryptanalysis.calibration import fit_by_trial
+from stages.deep_features.cryptanalysis.reference import check_reference
 from stages.deep_features.cryptanalysis.search import Recovery, attack, check_request, decode
 
 SURE, DOUBTFUL = 0.99, 0.5  # of the confidence
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         features = read_reference(args.reference)
         cipher = read_ciphertext(args.ciphertext)
-        reference = fit(features)
+        reference = fit_by_trial(features)
         check_request(reference, cipher, str(args.ciphertext))
         found = attack(reference, cipher)
         recovered = decode(reference, cipher, found.perm)

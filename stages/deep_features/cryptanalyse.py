@@ -43,6 +43,7 @@ from stages.common.params import NonNegativeInt, PositiveInt
 from stages.common.stage import die_with_parent, run
 from stages.data.pool import processes
 from stages.deep_features.cryptanalysis import known_plaintext, likelihood, synthetic
+from stages.deep_features.cryptanalysis.calibration import fit_by_trial
 from stages.deep_features.cryptanalysis.measures import cosines, measure
 from stages.deep_features.cryptanalysis.reference import Reference, fit, forget_dimensions
 from stages.deep_features.cryptanalysis.search import Method, attack, decode
@@ -119,9 +120,9 @@ def references(
     own, other = (x[rng.permutation(len(x))[:n]] for x in (own, other))
     simulated = synthetic.draw("bn", n, SIMULATED_DIMS, network=NETWORK, domain=DOMAIN, seed=0)
     return {
-        "same_domain": fit(own),
-        **{name: fit(own[:count]) for name, count in FEW.items()},
-        "other_dataset": fit(other),
+        "same_domain": fit_by_trial(own),
+        **{name: fit_by_trial(own[:count]) for name, count in FEW.items()},
+        "other_dataset": fit_by_trial(other),
         "none": forget_dimensions(fit(simulated, rank=0), own.shape[1]),
     }
 
@@ -191,7 +192,7 @@ def _controls(
 def _without_structure(found: Measured, plan: Plan, dims: int, requests: Requests) -> None:
     """Attack features that are independent normal numbers: the sign bit is like a mantissa bit."""
     about = {"network": NETWORK, "domain": DOMAIN}
-    reference = fit(synthetic.draw("iid", plan.n_reference, dims, seed=0, **about))
+    reference = fit_by_trial(synthetic.draw("iid", plan.n_reference, dims, seed=0, **about))
     for i, plain in enumerate(synthetic.draw("iid", plan.requests, dims, seed=1, **about)):
         cipher = requests.shuffle(plain[None], f"iid/{i}")
         perm, features, _ = recover(reference, cipher)
@@ -228,7 +229,9 @@ def chosen_images(n: int, plan: Plan, panel: Sequence[int]) -> Int64[np.ndarray,
 def attack_synthetic(kind: synthetic.Kind, dims: int, requests: int, key_seed: int) -> Arrays:
     """Attack single vectors of synthetic features of a domain other than the reference's."""
     about = {"network": NETWORK}
-    reference = fit(synthetic.draw(kind, SYNTHETIC_REFERENCE, dims, domain=0, seed=0, **about))
+    reference = fit_by_trial(
+        synthetic.draw(kind, SYNTHETIC_REFERENCE, dims, domain=0, seed=0, **about)
+    )
     ids = Requests(key_seed, f"cryptanalyse/synthetic/{kind}/{dims}")
     cosine = []
     for i, x in enumerate(synthetic.draw(kind, requests, dims, domain=DOMAIN, seed=1, **about)):

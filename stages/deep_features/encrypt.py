@@ -3,8 +3,8 @@
 The paper reasons about it and runs nothing. Writes <model>-<set>.npz for every black box and local
 set, n test images, T tasks, k seeds:
 
-predictions_right (k, n, T)   heads on features that were encrypted and decrypted;
-    bits_wrong_right (1,)     bits that differ after it
+predictions_plain, predictions_right (k, n, T)   heads on features as they are, and after
+    encryption and decryption; bits_wrong_right (1,)  bits that differ after it
 wrong_predictions (k, keys, n, T), wrong_cos (k, keys)   heads on features decrypted by another
     random key, which is encryption under a third one; mean cosine with the plain features
 predictions_own (k, n, T)     heads trained and judged on features encrypted under one key, another
@@ -14,11 +14,14 @@ predictions_popcount (k, n, T)   no key at all: the numbers of ones, every float
 rank1_plain, rank1_hamming (k,)   retrieval on the test split by the cosine of plain features, and
     by the Hamming distance of ciphertexts under one key
 distance_plain, distance_right, distance_wrong (k, images)   cosine distance, in the black box's
-    features, of what the generator of fr_adv draws; for cells that have one
+    features, of what the generator of fr_adv draws; for cells that have one; recon_index (images,)
+    says of which test images
 nan_share (keys,)             share of the first seed's ciphertexts that are NaN as floats
 
 Wherever a ciphertext is taken for floats, NaN and infinity are 0 and the rest is clipped to 1.5
 times the largest size among the training features; an adversary would do no less.
+
+With CUDA and a C compiler also graph.json, see ``shufflebits.graph``.
 """
 
 from collections.abc import Callable
@@ -30,7 +33,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64, UInt32
 
 from stages.common.device import evaluation_device
-from stages.common.files import read_json, read_npz, write_npz
+from stages.common.files import read_json, read_npz, write_json, write_npz
 from stages.common.params import NonNegativeInt, PositiveInt
 from stages.common.stage import run
 from stages.common.training import for_each_seed
@@ -44,7 +47,9 @@ from stages.deep_features.reconstructions import load_redrawing
 from stages.deep_features.reid_metrics import rank, retrieve
 from stages.deep_features.requests import Requests
 from stages.deep_features.shufflebits.arrays import decrypt_numpy, encrypt_numpy
+from stages.deep_features.shufflebits.graph import look
 from stages.deep_features.shufflebits.keys import BitKey
+from stages.deep_features.shufflebits.native import compiler
 
 HEADROOM = 1.5  # as the attacks'
 RECIPE = ("epochs", "batch_size", "lr", "lr_late", "beta1", "beta2")  # of the headline heads
@@ -125,6 +130,7 @@ def encrypt_cell(
     key = requests.key("right")
     back = decrypt_numpy(encrypt_numpy(test, key), key)
     found = {
+        "predictions_plain": heads(test),
         "predictions_right": heads(back),
         "bits_wrong_right": np.asarray(np.bitwise_count(words(back) ^ words(test)).sum()),
     }
@@ -156,7 +162,7 @@ def encrypt_cell(
 
     if redraw is not None:
         chosen = np.linspace(0, len(test) - 1, min(n_recon, len(test))).astype(np.int64)
-        plain = test[chosen]
+        found["recon_index"], plain = chosen, test[chosen]
         mixed = [encrypt_numpy(x, wrong[i % len(wrong)]) for i, x in enumerate(plain)]
         for name, given in (
             ("plain", plain),
@@ -271,8 +277,13 @@ def encrypt(
         rows = [of_seed[cell] for of_seed in done]
         arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         arrays["bits_wrong_right"] = arrays["bits_wrong_right"].sum(keepdims=True).astype(np.int64)
-        arrays["nan_share"] = arrays["nan_share"][0]
+        for name in {"nan_share", "recon_index"} & set(arrays):
+            arrays[name] = arrays[name][0]
         write_npz(out / f"{cell}.npz", seeds=np.asarray(seeds, np.int64), **arrays)
+    device = evaluation_device()
+    if device.type == "cuda" and compiler() is not None:
+        key = Requests(key_seed, "encrypt/graph").key("graph")
+        write_json(out / "graph.json", look(key, device))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 
 from stages.deep_features.shufflebits import chacha20
 from stages.deep_features.shufflebits.chacha20 import XorStream
+from stages.deep_features.shufflebits.graph import look
 from stages.deep_features.shufflebits.keys import BitKey
 from stages.deep_features.shufflebits.module import (
     INTEGERS,
@@ -80,7 +81,13 @@ def inductors_kernel_equals_eager():
         assert torch.equal(one_graph(ShuffleBits())(x, masks), ShuffleBits()(x, masks))
 
 
+def what_the_stage_looks_at_is_found_on_a_cpu():
+    found = look(BitKey.random(np.random.default_rng(0)), torch.device("cpu"), backend="eager")
+    assert found == {"device": "cpu", "fullgraph": True, "copies_to_host": 0, "wrong_bits": 0}
+
+
 CHECKS = [
+    what_the_stage_looks_at_is_found_on_a_cpu,
     every_type_is_one_graph_that_equals_eager,
     the_graph_serves_every_key,
     a_network_ends_in_the_cipher,

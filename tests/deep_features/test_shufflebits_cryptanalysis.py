@@ -12,6 +12,7 @@ from stages.deep_features.cryptanalysis import (
     search,
     synthetic,
 )
+from stages.deep_features.cryptanalysis.calibration import fit_by_trial
 from stages.deep_features.cryptanalysis.measures import cosines, measure
 from stages.deep_features.cryptanalysis.planes import arrange, planes, words
 from stages.deep_features.cryptanalysis.reference import CODES, LOW, PAIRS, fit, forget_dimensions
@@ -42,6 +43,31 @@ def keys(n):
 def broken(reference, plain, cipher, **options):
     found = attack(reference, cipher, **options)
     return measure(plain, cipher, found.perm, decode(reference, cipher, found.perm)), found
+
+
+# ------------------------------------------------ the adversary's own trials
+
+
+def test_correlations_of_signs_are_used_where_they_are_needed():
+    """The dimensions of symmetric features tell nothing about their signs; others' do."""
+    assert len(fit_by_trial(draw("sym", N, seed=0, domain=0)).variances) > 0
+    for kind in ("bn", "iid"):
+        assert len(fit_by_trial(draw(kind, N, seed=0, domain=0)).variances) == 0
+
+
+def test_correlations_that_mislead_are_left_out():
+    """Two halves whose signs go together differently: the first's axes are none of the second's."""
+    bn, rng = draw("bn", N, seed=0), np.random.default_rng(0)
+    first = np.where(rng.random((N // 2, 1)) < 0.5, 1, -1) * np.abs(bn[: N // 2])
+    mixed = np.concatenate([first.astype(np.float32), bn[N // 2 :]])
+    assert len(fit(mixed).variances) > 0 and len(fit_by_trial(mixed).variances) == 0
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 9])
+def test_few_vectors_are_tried_too(n):
+    plain = draw("bn", n + 1, seed=0)
+    values, _ = broken(fit_by_trial(plain[:n]), plain[n:], encrypt_numpy(plain[n:], keys(1)[0]))
+    assert -1 <= values["cos"] <= 1
 
 
 # ---------------------------------------------------------------- t18: it works

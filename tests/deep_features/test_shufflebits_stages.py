@@ -133,13 +133,13 @@ def plain(tree, seed, name="here"):
 # ---------------------------------------------------------------- encrypt
 
 
-def test_encrypt_writes_what_the_contract_says(tree):
+def test_encrypt_writes_what_its_module_says(tree):
     arrays = read_npz(tree / "encrypt" / f"{MODEL}-here.npz")
     shapes = {name: array.shape for name, array in arrays.items()}
     k, T = len(SEEDS), len(TASKS)
     cell = {
         "seeds": (k,),
-        **{f"predictions_{name}": (k, N, T) for name in ("right", "own", "popcount")},
+        **{f"predictions_{name}": (k, N, T) for name in ("plain", "right", "own", "popcount")},
         "wrong_predictions": (k, 5, N, T),
         "wrong_cos": (k, 5),
         "nan_share": (5,),
@@ -148,7 +148,7 @@ def test_encrypt_writes_what_the_contract_says(tree):
         "rank1_hamming": (k,),
     }
     distances = {f"distance_{name}": (k, 6) for name in ("plain", "right", "wrong")}
-    assert shapes == cell | distances
+    assert shapes == cell | distances | {"recon_index": (6,)}
     assert arrays["wrong_predictions"].dtype == np.int16
     for name in ("right", "own", "popcount"):
         assert arrays[f"predictions_{name}"].dtype == np.int64
@@ -222,7 +222,7 @@ def test_ciphertexts_as_features_are_finite_and_bounded():
 # ---------------------------------------------------------------- cryptanalyse
 
 
-def test_cryptanalyse_writes_what_the_contract_says(tree):
+def test_cryptanalyse_writes_what_its_module_says(tree):
     arrays = read_npz(tree / "attacked" / f"{MODEL}-here.npz")
     k, r, T = len(SEEDS), 6, len(TASKS)
     refs = ("same_domain", "n20", "n100", "other_dataset", "none")
