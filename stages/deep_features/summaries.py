@@ -83,6 +83,13 @@ FLAT = {  # name -> metric
 WIDTHS = (8, 16, 32, 64)
 BITS = 32
 LEADING = 9  # sign and exponent of binary32
+SHARE = (0.0, 1.0)
+BOUNDS = {  # of a metric by its head: no interval goes beyond
+    **dict.fromkeys(("ba", "rank1", "share_95", "sign_ok", "exponent_ok", "hf"), SHARE),
+    **dict.fromkeys(("cos", "cos_min", "ssim"), (-1.0, 1.0)),
+    "distance": (0.0, 2.0),
+    "prefix_bits": (0.0, 23.0),
+}
 RETURNS = 0.02  # ours: a loss of balanced accuracy that does not matter
 
 
@@ -106,16 +113,22 @@ def differences(paper: Paper, setting: Mapping[str, Any]) -> str:
     return ", ".join(apart)
 
 
-def record(estimate: Estimate, level: float) -> dict[str, Any]:
-    """Return an estimate as JSON."""
-    lo, hi = estimate.interval(level)
+def _interval(estimate: Estimate, level: float, metric: str) -> list[float]:
+    """Return the interval, within the metric's bounds: the seeds' spread does not know them."""
+    low, high = BOUNDS.get(metric.partition("/")[0], (-math.inf, math.inf))
+    return [min(max(end, low), high) for end in estimate.interval(level)]
+
+
+def record(estimate: Estimate, level: float, metric: str = "") -> dict[str, Any]:
+    """Return an estimate as JSON; ``metric`` names its bounds."""
+    lo, hi = _interval(estimate, level, metric)
     return {"value": estimate.value, "lo": lo, "hi": hi, "seeds": list(estimate.seeds)}
 
 
 def _found(e: Evidence, cell: str, metric: str) -> dict[str, Any] | None:
     if metric not in e.scores.get(cell, {}):
         return None
-    return record(e(cell, metric), e.level)
+    return record(e(cell, metric), e.level, metric)
 
 
 def summarise(e: Evidence, cell: str) -> dict[str, Any]:
@@ -129,7 +142,7 @@ def summarise(e: Evidence, cell: str) -> dict[str, Any]:
     for name, metric in names.items():
         estimate = e(cell, metric)
         found[name] = estimate.value
-        found[f"{name}_ci"] = list(estimate.interval(e.level))
+        found[f"{name}_ci"] = _interval(estimate, e.level, metric)
         found[f"{name}_seeds"] = list(estimate.seeds)
     return found
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
+from stages.common.claims import Estimate
 from stages.common.errors import InputError
 from stages.common.files import read_json, read_npz, write_json, write_npz
 from stages.deep_features.score import read_paper, score
-from stages.deep_features.summaries import CONDITIONS, returned
+from stages.deep_features.summaries import CONDITIONS, record, returned
 
 STAGES = (
     *("prepare", "train_reid", "extract", "attributes", "reconstruct", "evaluate", "encrypt"),
@@ -370,3 +371,12 @@ def test_distractors_are_persons_of_their_own(tree):
     pids[:8] = 0
     change(path, pids=pids)
     assert small(tree)["table.json"]["sets"]["synth_a"]["ids"] == 34 + 8
+
+
+@pytest.mark.parametrize(
+    ("metric", "lo", "hi"), [("cos/a", -1, 1), ("ba/b", 0, 1), ("ll/c", -9, 9)]
+)
+def test_no_interval_goes_beyond_what_a_metric_can_be(metric, lo, hi):
+    wide = Estimate(0.9, np.linspace(-9, 9, 1001), (0.9,))
+    found = record(wide, 0.9999, metric)
+    assert (found["lo"], found["hi"]) == (pytest.approx(lo, abs=0.1), pytest.approx(hi, abs=0.1))
