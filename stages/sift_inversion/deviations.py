@@ -97,7 +97,7 @@ ALWAYS: tuple[Row, ...] = (
     ),
     (
         "“until convergence”, then 200 epochs",
-        "half of them each stage, as images seen; nothing is chosen by a validation loss",
+        "a number of images seen in each stage; nothing is chosen by a validation loss",
         "the same length for all runs that are compared",
     ),
     (
@@ -107,7 +107,8 @@ ALWAYS: tuple[Row, ...] = (
     ),
     (
         "the removed region of Fig. 7, and what happens to descriptors that reach into it",
-        "boxes of several sizes; removed by the keypoint (centre) or by what it looks at (support)",
+        "boxes of several sizes; removed by the keypoint (centre), or by what it looks at (support)"
+        " where a profile has that",
         "by the keypoint alone, the region is still seen by its neighbours",
     ),
     (

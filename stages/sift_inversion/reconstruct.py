@@ -6,7 +6,7 @@ attacker has without any descriptor, or the original with something missing: wha
 reconstruction must be read against.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -41,6 +41,7 @@ def reconstruct(
     out: Path,
     *,
     seeds: list[NonNegativeInt],
+    variants: list[str],
     threads: PositiveInt,
     size: PositiveInt,
     batch_size: PositiveInt,
@@ -60,6 +61,7 @@ def reconstruct(
 
     Parameters
     ----------
+    variants : the runs; other folders, of runs that were removed, are left alone.
     batch_size : images reconstructed at once.
     partial_run : the run that sees some of the keypoints only, beside all.
     boxes, places, modes, keeps : what it sees, see :func:`partial.condition_names`.
@@ -71,7 +73,7 @@ def reconstruct(
         If there is no run, ``partial_run`` is not among them, a place or mode is unknown, a file is
         missing or damaged, or descriptors, networks and images do not belong together.
     """
-    folders = find_runs(trained, refined)
+    folders = find_runs(trained, refined, variants)
     if partial_run not in folders:
         raise InputError(
             "partial_run",
@@ -134,15 +136,16 @@ def reconstruct(
     return {"runs": len(runs), "conditions": sum(len(r["conditions"]) for r in runs.values())}
 
 
-def find_runs(trained: Path, refined: Path) -> dict[str, Path]:
-    """Return the folder of each run, by name.
+def find_runs(trained: Path, refined: Path, variants: Sequence[str]) -> dict[str, Path]:
+    """Return the folder of each run of ``variants``, by name: a removed run leaves its folder.
 
     Raises
     ------
     InputError
         If there is none, or two have one name.
     """
-    found = [path.parent for root in (trained, refined) for path in root.glob("*/meta.json")]
+    paths = [path for root in (trained, refined) for path in root.glob("*/meta.json")]
+    found = [path.parent for path in paths if path.parent.name in variants]
     folders = {folder.name: folder for folder in sorted(found)}
     if not folders or len(folders) < len(found):
         raise InputError(

@@ -219,8 +219,8 @@ def refine_one(
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return fabric.setup(net, Adam(net.parameters(), lr, betas=(beta1, beta2), fused=True))
 
-    weights = plain.state_dict(keep_vars=True)
     nets, optimizer = set_up_net(plain)
+    weights = plain.state_dict(keep_vars=True)  # after the move, which makes buffers anew
     state = {"nets": nets, "optimizer": optimizer}
     counts = {"R": parameters(plain.R), "G": parameters(plain.G)}
     D = opt_D = None

@@ -531,13 +531,15 @@ def runs(run: Run) -> Html:
         return page.not_run("The table of all runs", SCORE)
     columns = [(group, metric) for group, metrics in GROUPS.items() for metric in metrics]
     level = f"{100 * run.table['level']:g} %"
+    seeds = _seeds(run)
+    luck = f"images and {_count(seeds, 'seed')}" if seeds > 1 else "images only (1 seed)"
     apart = run.table.get("apart")
     differs = f" Ours differs from the paper's setting: {apart}." if apart else ""
     return _measured(
         run,
         columns,
-        caption=f"Means over test images, with {level} intervals over images and seeds "
-        f"({_count(_seeds(run), 'seed')}). The paper prints no number.{differs} Faint: images that "
+        caption=f"Means over test images, with {level} intervals over {luck}. The paper prints no "
+        f"number.{differs} Faint: images that "
         "show nothing of the descriptors, or the original with something missing; without them no "
         "number can be read. Below the line: eight categories. Arrows point to the better side. "
         "PSNR to NERR compare pixels and reward blur. NERR: distance over that of two test images. "
@@ -1044,7 +1046,7 @@ def controls(run: Run) -> Html:
     question = "Does retrieval find what is not in an image?"
     rows.append(_of_floor(run, question, "mean", "id1", luck, chance))
     seen = {
-        "above": "the original is found without its colour: retrieval is not by colour",
+        "above": "of so many the original is found without its colour; the rest takes colour",
         "below": "below chance",
         "not told apart from": "retrieval needs colour, which descriptors do not have",
     }

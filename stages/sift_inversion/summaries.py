@@ -264,7 +264,8 @@ def _effect(evidence: Evidence, first: str, second: str, metric: str) -> dict[st
     a, b = evidence(first, metric), evidence(second, metric)
     lo, hi = (b - a).interval(evidence.level)
     side = METRICS[metric][1]
-    better = None if side is None or lo <= 0 <= hi else (hi < 0) == (side == LOWER)
+    luck = min(len(a.seeds), len(b.seeds)) < 2  # one seed: the interval does not know its luck
+    better = None if luck or side is None or lo <= 0 <= hi else (hi < 0) == (side == LOWER)
     return {
         "first": a.value,
         "second": b.value,

@@ -26,6 +26,7 @@ COARSE = {"net": "R", "size": SIZE, "width": 0.05, "channels": 128, "desc_norm":
 FINE = {"ngf": 4, "blocks": 1, "dropout": 0.5, "adversary": True}
 OPTIONS = {
     "seeds": [0, 3],
+    "variants": ["R4_L2", "M_R42_J", "R42_G", "R42_J"],
     "threads": 1,
     "size": SIZE,
     "batch_size": 5,
@@ -72,6 +73,7 @@ def before(tmp_path_factory):
         keypoints.write(root / "extract" / name, found)
     write_run(root / "train" / "R4_L2", OPTIONS["seeds"], set="faces", inputs=[4])
     write_run(root / "train" / "M_R42_J", OPTIONS["seeds"], set="multi", inputs=[4, 2])
+    write_run(root / "train" / "removed", [9], set="faces", inputs=[4])  # no line in params.yaml
     write_run(root / "refine" / "R42_G", OPTIONS["seeds"], set="faces", inputs=[4, 2], **FINE)
     return [root / name for name in ("prepare", "extract", "train", "refine")]
 
