@@ -12,16 +12,19 @@ hungarian-<m>, profile-<m>          simpler attacks on the requests of one vecto
 kpa-K<floats>-<m>                   one vector of which so many floats are known
 control-<name>-<m>                  same attack where it must fail: aes_gcm (AES-256-GCM over
     ShuffleBits), xor (a ChaCha20 stream instead of it), iid (independent normal features)
+control-mean-cos, control-mean-centred   no attack: the mean of same_domain for an answer, which
+    needs no ciphertext; ``centred`` of all cosines is less this mean
 ll_true (k,), ll_random (k, keys)   log-likelihood of the leading bits a float, nats, under the true
     key and under random ones
 attacked_index (r,)                 test images attacked one by one, each under its own key, and
-    attacked_features (k, r, D), attacked_predictions (k, r, T), attacked_cos (k, r)
+    attacked_features (k, r, D), attacked_predictions (k, r, T), attacked_cos and
+    attacked_centred (k, r)
 attacked_distance, plain_distance (k, r)   cosine distance of what fr_adv's generator draws of the
     recovered and of the plain features; panel_original, panel_plain, panel_wrong_key,
     panel_attacked (p, h, w, 3) uint8, drawn of the first seed's; for cells that have a generator
 
-and synthetic.npz: synthetic-<kind>-D<dims>-cos (requests,), the attack on one vector of synthetic
-features, whose reference is of another domain.
+and synthetic.npz: synthetic-<kind>-D<dims>-cos and -centred (requests,), the attack on one vector
+of synthetic features, whose reference is of another domain.
 """
 
 import multiprocessing
@@ -44,7 +47,12 @@ from stages.common.stage import die_with_parent, run
 from stages.data.pool import processes
 from stages.deep_features.cryptanalysis import known_plaintext, likelihood, synthetic
 from stages.deep_features.cryptanalysis.calibration import fit_by_trial
-from stages.deep_features.cryptanalysis.measures import cosines, measure
+from stages.deep_features.cryptanalysis.measures import (
+    centred_cosines,
+    cosines,
+    measure,
+    similarity,
+)
 from stages.deep_features.cryptanalysis.reference import Reference, fit, forget_dimensions
 from stages.deep_features.cryptanalysis.search import Method, attack, decode
 from stages.deep_features.features import find_models, read_features, read_sets
@@ -57,6 +65,7 @@ NETWORK, DOMAIN = 0, 1  # of synthetic features
 SYNTHETIC_REFERENCE = 2000  # vectors of the domain that batch normalisation was fitted to
 
 Features = Float32[np.ndarray, "_n d"]  # two splits need not be as large
+Mean = Float32[np.ndarray, " d"]
 Cipher = UInt32[np.ndarray, "n d"]
 Arrays = dict[str, np.ndarray]
 
@@ -113,11 +122,8 @@ def recover(
     return perm, features, time.perf_counter() - begun
 
 
-def references(
-    own: Features, other: Features, n: int, rng: np.random.Generator
-) -> dict[str, Reference]:
-    """Fit what the adversaries know, by name; ``own`` and ``other`` in any order."""
-    own, other = (x[rng.permutation(len(x))[:n]] for x in (own, other))
+def references(own: Features, other: Features, n: int) -> dict[str, Reference]:
+    """Fit what the adversaries know, by name; none has more than ``n`` vectors."""
     simulated = synthetic.draw("bn", n, SIMULATED_DIMS, network=NETWORK, domain=DOMAIN, seed=0)
     return {
         "same_domain": fit_by_trial(own),
@@ -141,8 +147,10 @@ def attack_cell(task: Task, extracted: Path, plan: Plan) -> tuple[Arrays, dict[s
     requests = Requests(plan.key_seed, f"cryptanalyse/{cell}/s{task.seed}")
     # the same images, in every cell of a set and for every seed
     draws = np.random.default_rng([plan.key_seed, len(test)])
-    known = references(train, other, plan.n_reference, np.random.default_rng(task.seed))
-    found, same = Measured(), known["same_domain"]
+    rng = np.random.default_rng(task.seed)
+    own, other = (x[rng.permutation(len(x))[: plan.n_reference]] for x in (train, other))
+    known = references(own, other, plan.n_reference)
+    found, same, mean = Measured(), known["same_domain"], mean_of(own)
 
     single = []  # requests of one vector: plain, cipher
     for scope in plan.scopes:
@@ -152,32 +160,43 @@ def attack_cell(task: Task, extracted: Path, plan: Plan) -> tuple[Arrays, dict[s
             for name, reference in known.items():
                 perm, features, seconds = recover(reference, cipher)
                 label = f"co-{name}-img{scope}"
-                found.add(label, measure(plain, cipher, perm, features), seconds)
+                found.add(label, measure(plain, cipher, perm, features, mean), seconds)
             if scope == 1:
                 single.append((plain, cipher))
 
     for i, (plain, cipher) in enumerate(single):
         for method in ("hungarian", "profile"):
             perm, features, seconds = recover(same, cipher, method)
-            found.add(method, measure(plain, cipher, perm, features), seconds)
+            found.add(method, measure(plain, cipher, perm, features, mean), seconds)
         order = draws.permutation(plain.shape[1])
-        for count in plan.known_floats:
-            here = order[: min(count, len(order))]
+        for count in dict.fromkeys(min(count, len(order)) for count in plan.known_floats):
+            here = order[:count]
             perm = known_plaintext.find_perm(cipher[:, here], plain[:, here])
             features = decode(same, cipher, perm)
-            found.add(f"kpa-K{count}", measure(plain, cipher, perm, features))
-        _controls(found, same, plain, requests, i)
+            found.add(f"kpa-K{count}", measure(plain, cipher, perm, features, mean))
+        found.add("control-mean", similarity(plain, mean[None], mean))
+        _controls(found, same, mean, plain, requests, i)
     _without_structure(found, plan, train.shape[1], requests)
 
     return {
         **found.arrays(),
         **_likelihoods(same, np.concatenate([plain for plain, _ in single]), requests, plan),
-        **_one_by_one(same, test, chosen_images(len(test), plan, task.panel), requests),
+        **_one_by_one(same, mean, test, chosen_images(len(test), plan, task.panel), requests),
     }, found.seconds
 
 
+def mean_of(features: Features) -> Mean:
+    """Return the mean vector: the best guess of who has no ciphertext."""
+    return features.mean(0, dtype=np.float64).astype(np.float32)
+
+
 def _controls(
-    found: Measured, reference: Reference, plain: Features, requests: Requests, i: int
+    found: Measured,
+    reference: Reference,
+    mean: Mean,
+    plain: Features,
+    requests: Requests,
+    i: int,
 ) -> None:
     """Attack the same vector under conventional ciphers."""
     ciphers = {
@@ -186,17 +205,18 @@ def _controls(
     }
     for name, cipher in ciphers.items():
         perm, features, _ = recover(reference, cipher)
-        found.add(f"control-{name}", measure(plain, cipher, perm, features))
+        found.add(f"control-{name}", measure(plain, cipher, perm, features, mean))
 
 
 def _without_structure(found: Measured, plan: Plan, dims: int, requests: Requests) -> None:
     """Attack features that are independent normal numbers: the sign bit is like a mantissa bit."""
     about = {"network": NETWORK, "domain": DOMAIN}
-    reference = fit_by_trial(synthetic.draw("iid", plan.n_reference, dims, seed=0, **about))
+    own = synthetic.draw("iid", plan.n_reference, dims, seed=0, **about)
+    reference, mean = fit_by_trial(own), mean_of(own)
     for i, plain in enumerate(synthetic.draw("iid", plan.requests, dims, seed=1, **about)):
         cipher = requests.shuffle(plain[None], f"iid/{i}")
         perm, features, _ = recover(reference, cipher)
-        found.add("control-iid", measure(plain[None], cipher, perm, features))
+        found.add("control-iid", measure(plain[None], cipher, perm, features, mean))
 
 
 def _likelihoods(reference: Reference, plain: Features, requests: Requests, plan: Plan) -> Arrays:
@@ -209,14 +229,22 @@ def _likelihoods(reference: Reference, plain: Features, requests: Requests, plan
 
 
 def _one_by_one(
-    reference: Reference, test: Features, chosen: Int64[np.ndarray, " r"], requests: Requests
+    reference: Reference,
+    mean: Mean,
+    test: Features,
+    chosen: Int64[np.ndarray, " r"],
+    requests: Requests,
 ) -> Arrays:
     """Attack each chosen image under a key of its own."""
     features = np.empty((len(chosen), test.shape[1]), np.float32)
     for row, i in enumerate(chosen):
         cipher = requests.shuffle(test[i : i + 1], f"image/{i}")
         features[row] = recover(reference, cipher)[1][0]
-    return {"attacked_features": features, "attacked_cos": cosines(test[chosen], features)}
+    return {
+        "attacked_features": features,
+        "attacked_cos": cosines(test[chosen], features),
+        "attacked_centred": centred_cosines(test[chosen], features, mean),
+    }
 
 
 def chosen_images(n: int, plan: Plan, panel: Sequence[int]) -> Int64[np.ndarray, " r"]:
@@ -229,15 +257,17 @@ def chosen_images(n: int, plan: Plan, panel: Sequence[int]) -> Int64[np.ndarray,
 def attack_synthetic(kind: synthetic.Kind, dims: int, requests: int, key_seed: int) -> Arrays:
     """Attack single vectors of synthetic features of a domain other than the reference's."""
     about = {"network": NETWORK}
-    reference = fit_by_trial(
-        synthetic.draw(kind, SYNTHETIC_REFERENCE, dims, domain=0, seed=0, **about)
-    )
+    own = synthetic.draw(kind, SYNTHETIC_REFERENCE, dims, domain=0, seed=0, **about)
+    reference, mean = fit_by_trial(own), mean_of(own)
     ids = Requests(key_seed, f"cryptanalyse/synthetic/{kind}/{dims}")
-    cosine = []
+    found = []
     for i, x in enumerate(synthetic.draw(kind, requests, dims, domain=DOMAIN, seed=1, **about)):
         recovered = recover(reference, ids.shuffle(x[None], str(i)))[1]
-        cosine.append(cosines(x[None], recovered)[0])
-    return {f"synthetic-{kind}-D{dims}-cos": np.array(cosine)}
+        found.append(similarity(x[None], recovered, mean))
+    return {
+        f"synthetic-{kind}-D{dims}-{m}": np.array([values[m] for values in found])
+        for m in ("cos", "centred")
+    }
 
 
 def look(
@@ -318,7 +348,7 @@ def cryptanalyse(
     n_reference : the adversary's own vectors, at most.
     requests : of each scope.
     scopes : vectors under one key; 1 is needed.
-    known_floats : of the attack that knows some; more than D are D.
+    known_floats : of the attack that knows some; more than D are D, once.
     n_attacked : test images attacked one by one, those of the panel among them.
     random_keys : that the true key's likelihood is compared with.
     synthetic_dims, synthetic_requests : sizes of synthetic features, requests of each kind.
@@ -370,8 +400,8 @@ def cryptanalyse(
         cell.append(arrays)
     for name, of_seeds in rows.items():
         write_npz(out / f"{name}.npz", seeds=np.asarray(seeds, np.int64), **_stacked(of_seeds))
-        cosine = np.median([of_seed["co-same_domain-img1-cos"] for of_seed in of_seeds])
-        print(f"  {name}: median cosine {cosine:.4f} from one vector", flush=True)
+        cosine = np.median([of_seed["co-same_domain-img1-centred"] for of_seed in of_seeds])
+        print(f"  {name}: median centred cosine {cosine:.4f} from one vector", flush=True)
     write_npz(out / "synthetic.npz", **{k: v for arrays in others for k, v in arrays.items()})
     seconds: dict[str, list[float]] = {}
     for _, of_task in measured:

@@ -4,7 +4,7 @@ What holds in every profile is listed here; what a profile makes smaller is comp
 parameters and data (:func:`of_parameters`, :func:`of_scale`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 Row = tuple[str, str, str]
@@ -23,7 +23,8 @@ ALWAYS: tuple[Row, ...] = (
     (
         "weights of the losses stand in the README only, the scripts' defaults differ; no command "
         "for fr",
-        "the README's (pixel 1; features 1; with the adversary 0.06); fr as an autoencoder",
+        "the README's, 1 for pixels and for features; the adversary's 0.06 unless said below; fr "
+        "as an autoencoder",
         "the README goes with the figures",
     ),
     (
@@ -68,11 +69,6 @@ ALWAYS: tuple[Row, ...] = (
         "the code prints the mean",
     ),
     (
-        "reconstructions are written as JPEG, truncated to 8 bits, before they are compared",
-        "compared as they are; what JPEG costs the original is a floor",
-        "the distance should be the network's",
-    ),
-    (
         "which features FastReID gives out",
         "after the batch norm of the neck, for all three",
         "its code does so, whatever NECK_FEAT says",
@@ -85,7 +81,7 @@ ALWAYS: tuple[Row, ...] = (
     (
         "“one-time pad”, a key per request; the code has one key for all",
         "a key per request from HKDF-SHA256 and ChaCha20; how much one key encrypts is varied",
-        "numpy's default_rng(0) is neither secret nor able to draw all 32! keys",
+        "numpy's default_rng(0) gives one key of the 32!, which is no secret",
     ),
     (
         "the code permutes float by float in Python; TensorFlow's copies to the host",
@@ -98,8 +94,8 @@ ALWAYS: tuple[Row, ...] = (
         "a lost NaN is a lost bit",
     ),
     (
-        "start and batch norm of the networks",
-        "as Keras: Glorot uniform, ε 10⁻³, momentum 0.99, Adam's ε 10⁻⁷",
+        "start of heads, G and D, small constants of batch norm and Adam",
+        "as Keras: Glorot uniform, ε 10⁻³ and 10⁻⁷",
         "the code's defaults",
     ),
     (
@@ -109,8 +105,14 @@ ALWAYS: tuple[Row, ...] = (
     ),
     (
         "an attack on a real cipher must have a cosine of 0",
-        "that on AES-GCM is compared with that on a key stream",
-        "the attack answers with likely features, which resemble the true ones a little",
+        "the centred cosine on AES-GCM must lie inside ±0.1, and that less that on a key stream",
+        "features share a mean: any likely ones have a high cosine with the true ones",
+    ),
+    (
+        "how well an attack does: its cosine",
+        "judged by the centred cosine, less the mean of the adversary's own features; the plain "
+        "one stands beside it",
+        "the mean alone, without a ciphertext, already has a high cosine",
     ),
     (
         "claims whose interval “contains 0”",
@@ -119,24 +121,34 @@ ALWAYS: tuple[Row, ...] = (
     ),
 )
 TIME = "the time of this profile"
-# (stage, parameter, its value, row): only where a profile's parameter has this value
-BY_PARAMETER: tuple[tuple[str, str, object, Row], ...] = (
+# (stage, parameter, its values, row): only where a profile's parameter has one of these values
+BY_PARAMETER: tuple[tuple[str, str, Container[object], Row], ...] = (
     (
         "train_reid",
         "precision",
-        "bf16-mixed",
-        ("mixed 16-bit floats (BoT, AGW)", "bfloat16 in all three", "faster on a GPU"),
+        ("bf16-mixed",),
+        (
+            "mixed 16-bit floats (BoT, AGW)",
+            "bfloat16 in these two, 32 bits in SBS",
+            "bfloat16 needs no scaling of the loss; FastReID trains SBS in 32 bits",
+        ),
+    ),
+    (
+        "train_reid",
+        "precision",
+        ("32-true",),
+        ("mixed 16-bit floats (BoT, AGW)", "32-bit floats", "no gain without a GPU"),
     ),
     (
         "reconstruct",
         "precision",
-        "bf16-mixed",
+        ("bf16-mixed",),
         ("32-bit floats", "convolutions of G and D in bfloat16", "faster on a GPU"),
     ),
     (
         "reconstruct",
         "phi",
-        "hed",
+        ("hed",),
         (
             "φ of the feature loss: ResNet50 with ImageNet weights",
             "VGG16 refined for contours (HED)",
@@ -145,8 +157,18 @@ BY_PARAMETER: tuple[tuple[str, str, object, Row], ...] = (
     ),
     (
         "reconstruct",
+        "phi_factor",
+        range(2, 1000),
+        (
+            "φ sees the images as they are",
+            "means of 2 × 2 pixels or more (phi_factor)",
+            "time; φ does not see patterns of period 2 that D sees (claims C4, C4b, C5)",
+        ),
+    ),
+    (
+        "reconstruct",
         "w_adv",
-        "auto",
+        ("auto",),
         (
             "weight 0.06 of the adversary",
             "by the ratio of gradients in the first updates",
@@ -156,14 +178,18 @@ BY_PARAMETER: tuple[tuple[str, str, object, Row], ...] = (
     (
         "reconstruct",
         "d_fake_bn",
-        "train",
+        ("train",),
         ("D sees images of G in inference mode", "of G in training mode", "asks what it changes"),
     ),
     (
         "evaluate",
         "jpeg",
-        True,
-        ("JPEG between G and the black box", "the same", "as released"),
+        (False,),
+        (
+            "reconstructions are written as JPEG, truncated to 8 bits, before they are compared",
+            "compared as they are; what JPEG costs the original is a floor",
+            "the distance should be the network's",
+        ),
     ),
 )
 # Of the released code: (stage, parameter) -> what it is, its value
@@ -175,6 +201,18 @@ PRINTED: dict[tuple[str, str], tuple[str, object]] = {
     ("reconstruct", "batch_size"): ("batch of the reconstructions", 64),
     ("reconstruct", "lr"): ("learning rate of G and D", 1e-4),
     ("reconstruct", "steps"): ("batches of a reconstruction", 60_000),
+    ("attributes", "bn_momentum"): ("new batch's share in the heads' batch norm", 0.01),
+    ("reconstruct", "bn_momentum"): ("new batch's share in G's and D's batch norm", 0.01),
+    ("reconstruct", "c0"): ("channels of G's first map", 128),
+    ("reconstruct", "hidden"): ("units of G's hidden layer", 256),
+    ("reconstruct", "base_g"): ("channels of G's last block", 16),
+    ("reconstruct", "base_d"): ("channels of D's first block", 32),
+    ("train_reid", "lr"): ("learning rate of the black boxes", 3.5e-4),
+    ("train_reid", "milestones"): (
+        "where it drops (BoT, AGW), shares of the steps",
+        [0.3333, 0.75],
+    ),
+    ("train_reid", "drop"): ("by which factor", 0.1),
     ("train_reid", "epochs"): ("epochs of BoT and AGW, of SBS half as many", 120),
 }
 
@@ -214,6 +252,16 @@ def of_scale(
         ours = "; ".join(f"{net}, {dims} dimensions" for net, dims in found)
         row = (f"{setting['net']}, {setting['dims']} dimensions", ours, TIME)
         rows.append(row)
+    random = [name for name, of in networks.items() if of.get("initialised") is False]
+    if random:
+        frozen = [name for name in random if of_freeze(networks[name])]
+        ours = (
+            "random weights" if len(random) == len(networks) else f"random in {', '.join(random)}"
+        )
+        if frozen:
+            ours += f"; {', '.join(frozen)} freezes nothing: there is nothing to protect"
+        theirs = "black boxes start from ImageNet's weights, SBS with its backbone frozen at first"
+        rows.append((theirs, ours, "no weights need to be downloaded"))
     lost = [str(cell["name"]) for cell in cells if not cell["recipes"]]
     if lost:
         rows.append(
@@ -226,6 +274,11 @@ def of_scale(
     return rows
 
 
+def of_freeze(network: Mapping[str, Any]) -> bool:
+    """Say whether a black box was to be frozen at first and was not."""
+    return network.get("freeze", 0) > 0 and not network.get("freeze_steps", 0)
+
+
 def _set(meta: Mapping[str, Any], name: str) -> str:
     of = meta["sets"][name]
     return f"{name}, {of['n_train']:,} images to train, {of['n_test']:,} to test"
@@ -235,8 +288,8 @@ def of_parameters(settings: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """Return the departures that hold with these parameters (stage -> name -> value)."""
     rows = [
         row
-        for stage, name, value, row in BY_PARAMETER
-        if settings.get(stage, {}).get(name, NotImplemented) == value
+        for stage, name, values, row in BY_PARAMETER
+        if settings.get(stage, {}).get(name, NotImplemented) in values
     ]
     for (stage, name), (what, theirs) in PRINTED.items():
         ours = settings.get(stage, {}).get(name, theirs)
@@ -246,6 +299,8 @@ def of_parameters(settings: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 
 
 def _words(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " and ".join(map(_words, value))
     return (
         value
         if isinstance(value, str)

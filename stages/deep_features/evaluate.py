@@ -146,18 +146,20 @@ class Scene:
         """Return the images in parts that fit into memory."""
         return [slice(i, i + AT_ONCE) for i in range(0, len(self.images), AT_ONCE)]
 
-    def floats(self, part: slice) -> Float[Tensor, "m 3 h w"]:
+    def floats(self, part: slice, device: torch.device) -> Float[Tensor, "m 3 h w"]:
         """Return images in [0, 1]."""
-        return to_floats(torch.from_numpy(self.images[part]))
+        return to_floats(torch.from_numpy(self.images[part]).to(device))
 
-    def floors(self, part: slice) -> dict[str, Tensor]:
+    def floors(self, part: slice, device: torch.device) -> dict[str, Tensor]:
         """Return the floors of images, in [0, 1], by name; constant ones once."""
-        x = self.floats(part)
-        mean = torch.from_numpy(self.mean / 255).permute(2, 0, 1).float()
+        x = self.floats(part, device)
+        mean = torch.from_numpy(self.mean / 255).permute(2, 0, 1).float().to(device)
+        seen = through_jpeg(self.images[part]), self.images[self.other[part]]
+        floor, other = (to_floats(torch.from_numpy(images).to(device)) for images in seen)
         return {
             "same": x,
-            "floor": to_floats(torch.from_numpy(through_jpeg(self.images[part]))),
-            "other": to_floats(torch.from_numpy(self.images[self.other[part]])),
+            "floor": floor,
+            "other": other,
             "mean": mean[None].contiguous(memory_format=torch.channels_last),
             "blank": torch.full_like(x[:1], GREY),
         }
@@ -191,16 +193,16 @@ def measured(
 
 def joined(parts: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
     """Return the parts' values one after the other, by name."""
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
 def measure_floors(scene: Scene) -> dict[str, np.ndarray]:
     """Return what does not depend on a seed: <measure>_<floor> and <measure>_original, (n,)."""
-    found = []
+    found, device = [], evaluation_device()
     for part in scene.parts():
-        x = scene.floats(part)
+        x = scene.floats(part, device)
         values = {"hf_original": fine_share(x), "peak_original": peaks(x)}
-        for name, images in scene.floors(part).items():
+        for name, images in scene.floors(part, device).items():
             values |= measured(name, images, x)
         found.append(values)
     return joined(found)
@@ -238,15 +240,16 @@ def evaluate_cell(
             generators[f"{loss}_equal"] = load_generator(folder, seed, device, equal=True)
     found = []
     for part in scene.parts():
-        x, f = scene.floats(part), torch.from_numpy(stored[part])
-        shown, values = scene.floors(part), {}
+        x, f = scene.floats(part, device), torch.from_numpy(stored[part]).to(device)
+        shown, values = scene.floors(part, device), {}
         for r, G in generators.items():
-            shown[r] = G(f)
+            shown[r] = torch.cat(list(G.draw(f)))
             if jpeg:
-                shown[r] = to_floats(torch.from_numpy(through_jpeg(truncated(shown[r]))))
+                seen = through_jpeg(truncated(shown[r]))
+                shown[r] = to_floats(torch.from_numpy(seen).to(device))
             values |= measured(r, shown[r], x)
         for r, images in shown.items():
-            seen = black_box(images, batch_size).cpu()
+            seen = black_box(images, batch_size)
             values[f"distance_{r}"] = cosine_distance(seen.expand_as(f), f)
         found.append(values)
     pictures = {}

@@ -19,11 +19,11 @@ FLOORS = ("same", "floor", "other", "mean", "blank")
 MEASURES = ("distance", "psnr", "ssim", "hf", "peak")
 SETTINGS = ("headline", "blocks2", "blocks3", "unweighted", "permuted", "noise")
 CROSS = "cross"  # trained on the other local set: shared attributes only
-OF_REQUESTS = ("cos", "cos_min", "sign_ok", "exponent_ok", "prefix_bits")
+OF_REQUESTS = ("cos", "centred", "cos_min", "sign_ok", "exponent_ok", "prefix_bits")
 NAMED = re.compile(rf"(?P<attack>.+)-(?P<measure>{'|'.join(OF_REQUESTS)}|abs_cos)")
 CIPHERTEXT_ONLY = re.compile(r"co-(?P<ref>\w+)-(?P<scope>img\d+)")
 KNOWN = re.compile(r"kpa-K(?P<floats>\d+)")
-SYNTHETIC = re.compile(r"synthetic-(?P<kind>\w+)-D(?P<dims>\d+)-cos")
+SYNTHETIC = re.compile(r"synthetic-(?P<kind>\w+)-D(?P<dims>\d+)-(?P<measure>cos|centred)")
 REID = ("rank1", "ap", "inp")
 
 Arrays = Mapping[str, np.ndarray]
@@ -359,8 +359,9 @@ def read_attacked(path: Path, of: LocalSet, seeds: Sequence[int]) -> dict[str, n
     Returns
     -------
     "<attack>-<measure>" (seeds, requests); ``attacked_index`` (r,), ``attacked_predictions``
-    (seeds, r, T), ``attacked_cos`` (seeds, r); ``ll_true`` (seeds,), ``ll_random`` (seeds, keys);
-    of a cell that has a generator ``attacked_distance`` and ``plain_distance`` (seeds, r).
+    (seeds, r, T), ``attacked_cos`` and ``attacked_centred`` (seeds, r); ``ll_true`` (seeds,),
+    ``ll_random`` (seeds, keys); of a cell that has a generator ``attacked_distance`` and
+    ``plain_distance`` (seeds, r).
 
     Raises
     ------
@@ -368,12 +369,13 @@ def read_attacked(path: Path, of: LocalSet, seeds: Sequence[int]) -> dict[str, n
         If an array is missing, does not fit, or is not finite.
     """
     arrays = read_npz(path)
-    needed = ["attacked_index", "attacked_predictions", "attacked_cos", "ll_true", "ll_random"]
+    needed = ["attacked_index", "attacked_predictions", "attacked_cos", "attacked_centred"]
+    needed += ["ll_true", "ll_random"]
     _needed(path, arrays, needed)
     k, n, r = len(seeds), len(of.pids), len(arrays["attacked_index"])
     shapes = {
         "attacked_predictions": (k, r, len(of.tasks)),
-        "attacked_cos": (k, r),
+        **dict.fromkeys(("attacked_cos", "attacked_centred"), (k, r)),
         "ll_true": (k,),
         "ll_random": (k, arrays["ll_random"].shape[-1]),
     }
@@ -446,21 +448,28 @@ def attacks_of(arrays: Arrays) -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
-def read_synthetic(cryptanalysed: Path) -> dict[tuple[str, int], np.ndarray]:
-    """Read the attack on synthetic features: (kind, dimensions) -> cosine of each request.
+def read_synthetic(cryptanalysed: Path) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+    """Read the attack on synthetic features.
+
+    Returns
+    -------
+    (kind, dimensions) -> ``cos`` and ``centred`` -> that of each request.
 
     Raises
     ------
     InputError
-        If the file is damaged or a cosine is no number.
+        If the file is damaged, lacks one of the two, or a cosine is no number.
     """
     path = cryptanalysed / "synthetic.npz"
-    found = {}
+    found: dict[tuple[str, int], dict[str, np.ndarray]] = {}
     for name, array in (read_npz(path) if path.exists() else {}).items():
         match = SYNTHETIC.fullmatch(name)
         if match:
             _finite(path, name, array)
-            found[match["kind"], int(match["dims"])] = array.ravel()
+            of = found.setdefault((match["kind"], int(match["dims"])), {})
+            of[match["measure"]] = array.ravel()
+    for of in found.values():
+        _needed(path, of, ["cos", "centred"])
     return found
 
 
@@ -493,7 +502,7 @@ def read_recipes(reconstructed: Path, cell: str) -> dict[str, dict[str, Any]]:
     InputError
         If a meta.json is damaged.
     """
-    wanted = ("phi", "phi_layer", "w_adv", "updates_g", "updates_d")
+    wanted = ("phi", "phi_layer", "phi_factor", "w_adv", "updates_g", "updates_d")
     found = {}
     for loss in LOSSES:
         path = reconstructed / loss / cell / "meta.json"

@@ -8,6 +8,7 @@ valid query of the test split.
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,14 +32,15 @@ def extract_one(
     begun, count, measures = time.monotonic(), 0, {}
     for name in [meta["proprietary"], *meta["locals"]]:
         for split in SPLITS:
-            content = read_npz(data / f"{name}_{split}.npz", ("images", "pids", "camids", "query"))
-            features = black_box(torch.from_numpy(content["images"]), batch_size).cpu().numpy()
+            file = data / f"{name}_{split}.npz"
+            content: dict[str, Any] = read_npz(file, ("images", "pids", "camids", "query"))
+            images = torch.from_numpy(content.pop("images"))
+            features = black_box(images, batch_size).cpu().numpy()
+            del images  # the ranking needs the memory
             write_npz(out / f"{name}_{split}-s{seed}.npz", features=features)
             count += len(features)
             if split == "test":
-                ranking = retrieve(
-                    features, **{key: content[key] for key in ("pids", "camids", "query")}
-                )
+                ranking = retrieve(features, **content)
                 write_npz(out / f"reid_{name}-s{seed}.npz", **ranking._asdict())
                 measures[name] = ranking.means()
     return {"measures": measures, "images_per_s": count / (time.monotonic() - begun)}

@@ -354,13 +354,14 @@ def _grid(
 
 
 def curve_table(attacks: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the attack's curves: curve, cell, x, median cosine, interval, share above 0.95."""
+    """Return the attack's curves: of the centred cosine median, interval and share above 0.95."""
     rows = []
     for cell in attacks["cells"]:
         for name, of in cell["attacks"].items():
-            median = of["measures"].get("cos")
+            median = of["measures"].get("centred")
             if median is None:
                 continue
+            cosine = (of["measures"].get("cos") or {}).get("value")
             blind, known = CIPHERTEXT_ONLY.fullmatch(name), KNOWN.fullmatch(name)
             curve, x = "other", name
             if blind:
@@ -370,9 +371,9 @@ def curve_table(attacks: Mapping[str, Any]) -> pd.DataFrame:
             ref = blind["ref"] if blind else ""
             share = (of.get("share_95") or {}).get("value")
             own = (median["value"], median["lo"], median["hi"], of["lowest"], share, of["n"])
-            rows.append((cell["cell"], name, curve, ref, x, *own))
-    columns = ["cell", "attack", "curve", "reference", "x", "cosine", "lo", "hi", "lowest"]
-    return pd.DataFrame(rows, columns=[*columns, "share above 0.95", "requests"])
+            rows.append((cell["cell"], name, curve, ref, x, *own, cosine))
+    columns = ["cell", "attack", "curve", "reference", "x", "centred", "lo", "hi", "lowest"]
+    return pd.DataFrame(rows, columns=[*columns, "share above 0.95", "requests", "cosine"])
 
 
 def _line(
@@ -380,16 +381,16 @@ def _line(
 ) -> None:
     ax.fill_between(x, points.lo, points.hi, color=style["color"], alpha=0.12, lw=0)
     dash, colour = style["linestyle"], style["color"]
-    ax.plot(x, points.cosine, marker="o", ms=3, label=label, color=colour, linestyle=dash)
+    ax.plot(x, points.centred, marker="o", ms=3, label=label, color=colour, linestyle=dash)
 
 
 def _points(
     ax: Axes, x: Sequence[float], points: pd.DataFrame, style: Mapping[str, str], *, solid: bool
 ) -> None:
-    whiskers = [points.cosine - points.lo, points.hi - points.cosine]
+    whiskers = [points.centred - points.lo, points.hi - points.centred]
     colour = style["color"]
     inside = colour if solid else "#ffffff"
-    ax.errorbar(x, points.cosine, whiskers, fmt="o", ms=4, lw=1, color=colour, mfc=inside)
+    ax.errorbar(x, points.centred, whiskers, fmt="o", ms=4, lw=1, color=colour, mfc=inside)
 
 
 def _set(cell: str) -> str:
@@ -398,7 +399,7 @@ def _set(cell: str) -> str:
 
 @styled
 def attack_curves(attacks: Mapping[str, Any], iiid: Mapping[str, Any] | None) -> Drawn | None:
-    """Draw the median recovered cosine against what the adversary has, and what single keys leave.
+    """Draw the median centred cosine against what the adversary has, and what single keys leave.
 
     Parameters
     ----------
@@ -443,7 +444,7 @@ def attack_curves(attacks: Mapping[str, Any], iiid: Mapping[str, Any] | None) ->
             ax.minorticks_off()
     for ax in axes[:3]:
         ax.set_ylim(-0.15, 1.05)
-        ax.set_ylabel("median cosine recovered")
+        ax.set_ylabel("median centred cosine recovered")
     axes[3].set_xlim(0, 1)
     axes[3].set_ylim(0, 1.02)
     handles, labels = axes[0].get_legend_handles_labels()

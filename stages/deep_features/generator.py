@@ -9,7 +9,7 @@ Departure: in the shortcuts the 1 x 1 convolution is computed on the smaller map
 upsampling and after the average pooling, which gives the same numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -183,13 +183,19 @@ class Reconstruction:
     def __init__(self, meta: dict[str, Any], G: Generator, device: torch.device):
         self.meta, self.G, self.device = meta, G, device
 
-    @torch.no_grad()
     def __call__(
         self, features: Float32[np.ndarray, "n d"] | Float32[Tensor, "n d"]
     ) -> Float32[Tensor, "n 3 h w"]:
         """Return the images in [0, 1], on the CPU."""
-        parts = torch.as_tensor(features).split(AT_ONCE)
-        return torch.cat([self.G(part.to(self.device)).cpu() for part in parts])
+        return torch.cat([images.cpu() for images in self.draw(features)])
+
+    @torch.no_grad()
+    def draw(
+        self, features: Float32[np.ndarray, "n d"] | Float32[Tensor, "n d"]
+    ) -> Iterator[Float32[Tensor, "b 3 h w"]]:
+        """Yield the images in [0, 1] in batches, where the network is."""
+        for part in torch.as_tensor(features).split(AT_ONCE):
+            yield self.G(part.to(self.device))
 
 
 def load_generator(

@@ -217,9 +217,17 @@ class ReidNet(nn.Module):
         return Output(before, after, scores.float())
 
     def freeze(self, frozen: bool) -> None:
-        """Stop the backbone from learning, its batch norms' statistics too, or let it again."""
-        self.backbone.requires_grad_(not frozen)
+        """Stop the backbone's batch norms from learning statistics, or let them again.
+
+        Its weights keep wanting gradients, which a DDP group asks of them in every step; to freeze
+        them, drop these gradients before the optimizer's step (:meth:`drop_gradients`).
+        """
         self.backbone.train(not frozen)
+
+    def drop_gradients(self) -> None:
+        """Forget the backbone's gradients: an optimizer then leaves its weights as they are."""
+        for parameter in self.backbone.parameters():
+            parameter.grad = None
 
 
 def fuse(net: nn.Module) -> None:

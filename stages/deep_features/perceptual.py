@@ -122,7 +122,7 @@ def load_phi(
 
 
 class Perceptual:
-    """phi, and its values on the training images; all in 32 bits.
+    """phi, and its values on the training images: computed under ``autocast``, given in 32 bits.
 
     Parameters
     ----------

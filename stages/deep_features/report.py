@@ -20,6 +20,7 @@ from stages.common.files import read_json
 from stages.common.params import load_params, section
 from stages.common.report import Html
 from stages.deep_features import figures as draw
+from stages.deep_features.claims import GUESS
 from stages.deep_features.deviations import ALWAYS, of_parameters, of_scale
 from stages.deep_features.evaluations import FLOORS, LOSSES, MADE
 from stages.deep_features.summaries import CONDITIONS, MAIN, MODELS, PLAIN, RETURNS, in_order
@@ -65,6 +66,7 @@ ATTACKS = {
     "profile": "profiles over the dimensions, assigned",
     "control-aes_gcm": "control: AES-GCM",
     "control-xor": "control: XOR with a ChaCha20 stream",
+    "control-mean": "control: no ciphertext, the mean of own features",
     "control-iid": "control: features without structure",
 }
 METRICS = {"distance": 3, "psnr": 1, "ssim": 3, "hf": 4, "peak": 2}  # measure -> decimals
@@ -248,10 +250,22 @@ def _plain(head: Mapping[str, object], **values: Mapping[str, Any] | None) -> di
 # ---------------------------------------------------------------- finding
 
 
-def _main(run: Run, cell: str) -> Mapping[str, Any] | None:
-    """Return the median cosine of the main attack on a cell."""
-    attack = run.attacked.get(cell, {}).get("attacks", {}).get(MAIN)
-    return attack["measures"].get("cos") if attack else None
+def _main(run: Run, cell: str, measure: str = "cos", name: str = MAIN) -> Mapping[str, Any] | None:
+    """Return the median of a measure of the main attack, or of another one, on a cell."""
+    attack = run.attacked.get(cell, {}).get("attacks", {}).get(name)
+    return attack["measures"].get(measure) if attack else None
+
+
+def _span(values: Sequence[float], places: int) -> str:
+    """Write the least and the largest of some numbers, or one of them if both look the same."""
+    low, high = draw.fixed(min(values), places), draw.fixed(max(values), places)
+    return low if low == high else f"{low} to {high}"
+
+
+def _medians(run: Run, measure: str, name: str) -> list[float]:
+    """Return a measure of an attack in every cell that has it."""
+    found = (_main(run, cell, measure, name) for cell in run.attacked)
+    return [of["value"] for of in found if of]
 
 
 def _cosines(run: Run) -> Html:
@@ -266,13 +280,24 @@ def _cosines(run: Run) -> Html:
             said.append(f"{_listed(values)} for {NAMES.get(model, model)}")
     if not said:
         return Html("ShuffleBits was not attacked yet.")
-    return _sentence(
+    sentences = [
         "From one encrypted request, a single feature vector under a key of its own, an attack "
         "that sees nothing but the ciphertext and features of its own recovers the black box's "
-        f"real features with a median cosine of {_listed(said)}; 1 is perfect",
-        _judged(run, "C15"),
-        ".",
+        f"real features with a median cosine of {_listed(said)}; 1 is perfect."
+    ]
+    guess, centred = _medians(run, "cos", GUESS), _medians(run, "centred", MAIN)
+    if guess:
+        sentences.append(
+            "Features are alike: the mean of the adversary's own, a guess without any ciphertext, "
+            f"already has {_span(guess, 3)}."
+        )
+    if not centred:
+        return _sentence(" ".join(sentences))
+    sentences.append(
+        "With that mean subtracted from the recovered and the true features, the median cosine is "
+        f"{_span(centred, 3)}, that of the guess 0"
     )
+    return _sentence(" ".join(sentences), _judged(run, "C15"), ".")
 
 
 def _returns(run: Run) -> list[Html]:
@@ -317,15 +342,10 @@ def _returns(run: Run) -> list[Html]:
 def _elsewhere(run: Run) -> list[Html]:
     """Say what the other parts of the paper came to, in a sentence each."""
     said: list[Html] = []
-
-    def span(values: Sequence[float], places: int) -> str:
-        low, high = draw.fixed(min(values), places), draw.fixed(max(values), places)
-        return low if low == high else f"{low} to {high}"
-
     tasks = [of for cell in run.cells.values() for of in cell["tasks"].values()]
     if tasks:
         above = sum(of["ba"]["lo"] > of["chance"] for of in tasks)
-        values = span([cell["settings"][PLAIN]["mean"]["value"] for cell in run.cells.values()
+        values = _span([cell["settings"][PLAIN]["mean"]["value"] for cell in run.cells.values()
                        if PLAIN in cell["settings"]], 3)  # fmt: skip
         said.append(
             _sentence(
@@ -339,7 +359,7 @@ def _elsewhere(run: Run) -> list[Html]:
     for cell in drawn[:2]:
         made = run.cells[cell]["reconstructions"]
         names = {**{loss: loss for loss in LOSSES}, "floor": "the image itself as JPEG",
-                 "other": "another person's image"}  # fmt: skip
+                 "other": "another person's image", "mean": "the mean training image"}  # fmt: skip
         numbers = [f"{words} {_value(made[name].get('distance'), 3)}"
                    for name, words in names.items() if name in made]  # fmt: skip
         said.append(
@@ -352,7 +372,7 @@ def _elsewhere(run: Run) -> list[Html]:
     wrong = [r for c in run.cells if (r := run.row(c, "wrong"))]
     ones = [r for c in run.cells if (r := run.row(c, "popcount"))]
     if wrong and ones:
-        excess = [span([100 * (r["mean"]["value"] - r["chance"]) for r in rows], 1)
+        excess = [_span([100 * (r["mean"]["value"] - r["chance"]) for r in rows], 1)
                   for rows in (wrong, ones)]  # fmt: skip
         said.append(
             _sentence(
@@ -365,15 +385,14 @@ def _elsewhere(run: Run) -> list[Html]:
         )
     controls = []
     for name, words in (("control-aes_gcm", "AES-GCM"), ("control-xor", "a ChaCha20 stream")):
-        found = [of["attacks"][name]["measures"]["cos"]["value"] for of in run.attacked.values()
-                 if name in of["attacks"]]  # fmt: skip
+        found = _medians(run, "centred", name)
         if found:
-            controls.append(f"{span(found, 3)} under {words}")
+            controls.append(f"{_span(found, 3)} under {words}")
     if controls:
         said.append(
             _sentence(
-                "The same attack on ciphertexts that tell nothing, so from what is likely anyway, "
-                f"has a median cosine of {_listed(controls)}",
+                "On ciphertexts that tell nothing the same attack has a median centred cosine, "
+                f"less the adversary's mean, of {_listed(controls)}",
                 _judged(run, "C17"),
                 ".",
             )
@@ -485,12 +504,20 @@ def heads(run: Run) -> Html:
     )
 
 
+def _networks(run: Run) -> str:
+    """Say what the black boxes are."""
+    found = sorted({(str(of.get("net")), of.get("dims")) for of in run.networks.values()}, key=str)
+    names = {"resnet50": "ResNet50"}
+    return "; ".join(f"{names.get(net, net)} with {dims:,} features" for net, dims in found if dims)
+
+
 def reid(run: Run) -> Html:
     """How well the black boxes re-identify, beside FastReID's on MSMT17."""
     rows_of = (run.table or {}).get("reid", [])
     if not rows_of:
         return page.not_run("Re-identification", f"{COMMAND}extract")
-    metrics = ("rank1", "mAP", "mINP")
+    metrics, nets = ("rank1", "mAP", "mINP"), _networks(run)
+    ours = f"{nets or 'another network'} trained on {(run.meta or {}).get('proprietary', '?')}"
     zoo = (run.table or {}).get("zoo", {})
     rows: list[list[object]] = []
     records = []
@@ -509,7 +536,7 @@ def reid(run: Run) -> Html:
     return page.table(
         pd.DataFrame(rows, columns=columns, dtype=object),
         caption="Re-identification by the black boxes, same-camera matches left out, with 95 % "
-        "intervals. Faint: FastReID v1.0.0's model zoo on MSMT17, another set and larger networks; "
+        f"intervals; ours: {ours}. Faint: FastReID v1.0.0's model zoo, ResNet50 trained on MSMT17; "
         "an outside reference, not a target.",
         row_heads=2,
         quiet=quiet,
@@ -572,7 +599,7 @@ def fig4(run: Run) -> Html:
             continue
         made = run.cells[cell]["reconstructions"]
         means = [f"{name} {_value(made[name]['distance'], 3)}"
-                 for name in (*LOSSES, "other") if name in made]  # fmt: skip
+                 for name in (*LOSSES, "other", "mean") if name in made]  # fmt: skip
         height, width = (run.meta or {}).get("height"), (run.meta or {}).get("width")
         credit = ((run.table or {}).get("sets") or {}).get(image_set, {}).get("attribution")
         parts.append(
@@ -586,7 +613,8 @@ def fig4(run: Run) -> Html:
                 f"features by three losses; mean cosine distance {_listed(means)}",
                 caption=f"Fig. 4, {_places(cell)}, {height} × {width} pixels. Below an image: the "
                 "cosine distance d of its features to the original's. Mean over all test images: "
-                f"{', '.join(means)}; other is the image of another person. The first images of "
+                f"{', '.join(means)}; other is the image of another person, mean the mean "
+                "training image. The first images of "
                 f"the panel, by a rule; first seed. Images: {credit}",
             )
         )
@@ -785,7 +813,7 @@ def ciphertexts(run: Run) -> Html:
 
 
 def attack_curves(run: Run) -> Html:
-    """Draw the recovered cosine against what the adversary has."""
+    """Draw the recovered centred cosine against what the adversary has."""
     drawn = draw.attack_curves(run.attacks, run.iiid) if run.attacks else None
     if drawn is None:
         return page.not_run("The attack's curves", f"{COMMAND}cryptanalyse")
@@ -795,20 +823,21 @@ def attack_curves(run: Run) -> Html:
     one = table.query("attack == @MAIN")
     words = [
         f"{_places(str(cell))} {draw.fixed(float(cosine), 3)}"
-        for cell, cosine in zip(one.cell, one.cosine, strict=True)
+        for cell, cosine in zip(one.cell, one.centred, strict=True)
     ]
     known = table.query("curve == 'known floats'")
-    least = known.assign(K=known.x.astype(int)).groupby("K").cosine.min()
+    least = known.assign(K=known.x.astype(int)).groupby("K").centred.min()
     floats = [f"{draw.fixed(float(v), 2)} for {k}" for k, v in least.items()]
     most = f"; of known floats the least median is {_listed(floats)}" if floats else ""
     return page.figure(
         path,
-        alt="Median cosine of recovered and true features from one vector: "
+        alt="Median centred cosine of recovered and true features from one vector: "
         f"{_listed(words) if words else 'not attacked'}"
         f"{most}; the other curves are in the CSV",
-        caption="Ciphertext-only attack: median cosine of recovered and true features over "
-        "requests, each under a key of its own, against the vectors in a request, the adversary's "
-        "own features, and floats that are known. Bottom right, without an attack: how much a "
+        caption="Ciphertext-only attack: median cosine of recovered and true features, both less "
+        "the mean of the adversary's own, over requests, each under a key of its own, against the "
+        "vectors in a request, the adversary's own features, and floats that are known. A guess "
+        "without a ciphertext is at 0. Bottom right, without an attack: how much a "
         "random key leaves. Shades: 95 % intervals.",
         dpi=LINES_DPI,
     )
@@ -849,7 +878,8 @@ def attack_table(run: Run) -> Html:
                     _places(cell),
                     _attack_name(name),
                     attack["n"],
-                    _with_interval(m.get("cos"), 3),
+                    _value(m.get("cos"), 3),
+                    _with_interval(m.get("centred"), 3),
                     draw.fixed(attack["q10"], 3) if "q10" in attack else None,
                     draw.fixed(attack["lowest"], 3) if "lowest" in attack else None,
                     None if share is None else draw.fixed(100 * share["value"], 0),
@@ -857,16 +887,19 @@ def attack_table(run: Run) -> Html:
                     _value(m.get("prefix_bits"), 1),
                 ]
             )
-            own = {key: m.get(key) for key in ("cos", "sign_ok", "exponent_ok", "prefix_bits")}
+            own = {key: m.get(key) for key in ("cos", "centred", "sign_ok", "exponent_ok",
+                                              "prefix_bits")}  # fmt: skip
             records.append(_plain({"cell": cell, "attack": name, "requests": attack["n"]}, **own))
     if not rows:
         return page.not_run("The attacks", f"{COMMAND}cryptanalyse")
-    columns = ["black box", "attack", "requests", "median cosine", "10 %", "least",
+    columns = ["black box", "attack", "requests", "cosine", "centred", "10 %", "least",
                "above 0.95 (%)", "sign right", "exponent right", "mantissa bits"]  # fmt: skip
     table = page.table(
         pd.DataFrame(rows, columns=columns, dtype=object),
-        caption="All attacks (claims C15, C17): cosine of recovered and true features; shares of "
-        "floats whose sign and whole exponent are right; mantissa bits right from the top. "
+        caption="All attacks (claims C15, C17): cosine of recovered and true features; centred, "
+        "less the mean of the adversary's own, with its interval, its 10 % quantile, its least "
+        "value and the share above 0.95; shares of floats whose sign and whole exponent are "
+        "right; mantissa bits right from the top. "
         "Medians over requests. Faint: controls that must fail.",
         row_heads=2,
         quiet=quiet,
@@ -890,7 +923,8 @@ def attack_worth(run: Run) -> Html:
             [
                 _places(cell),
                 ba.get("n"),
-                _with_interval(_main(run, cell), 3),
+                _value(_main(run, cell), 3),
+                _with_interval(_main(run, cell, "centred"), 3),
                 *(_with_interval(ba.get(key), 3) for key in ("plain", "attacked", "difference")),
                 same,
                 {"yes": "yes", "no": "no", "open": "open"}.get(ba.get("returns", ""), None),
@@ -903,7 +937,7 @@ def attack_worth(run: Run) -> Html:
         records.append(_plain({"cell": cell, "images": ba.get("n"), "same": ba.get("same")}, **own))
     if not rows:
         return page.not_run("What recovered features are worth", f"{COMMAND}cryptanalyse")
-    heads = [("", "black box"), ("", "images"), ("", "median cosine")]
+    heads = [("", "black box"), ("", "images"), ("", "cosine"), ("", "centred")]
     heads += [("mean balanced accuracy", name) for name in ("plain", "attacked", "difference")]
     heads += [("mean balanced accuracy", "equal predictions (%)")]
     heads += [("mean balanced accuracy", "returns?")]
@@ -912,9 +946,10 @@ def attack_worth(run: Run) -> Html:
     return page.table(
         pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(heads), dtype=object),
         caption="What the recovered features are worth, each image attacked alone under a key of "
-        f"its own; 95 % intervals. It returns: the interval of the difference lies above "
-        f"{draw.fixed(-RETURNS, 2)}. Last column (claim C10): how much likelier the values are "
-        "under the true key.",
+        f"its own; 95 % intervals. Cosine: median over requests; centred: less the mean of the "
+        "adversary's own features. It returns: the interval of the difference and every seed lie "
+        f"above {draw.fixed(-RETURNS, 2)}; open with one seed. Last column (claim C10): "
+        "how much likelier the values are under the true key.",
         csv=_saved(run, records, "attack_worth"),
     )
 
@@ -964,13 +999,14 @@ def synthetic(run: Run) -> Html:
             continue
         cells = [by.get((kind, d)) for d in dims]
         rows.append([kind, what.get(kind, ""), *(None if c is None else Html(
-            f"{draw.fixed(c['median'], 3)} <small>[{draw.fixed(c['lowest'], 3)}, "
+            f"{draw.fixed(c['centred'], 3)} <small>[{draw.fixed(c['lowest'], 3)}, "
             f"{draw.fixed(c['highest'], 3)}]</small>") for c in cells)])  # fmt: skip
     columns = ["kind", "features", *(f"D = {d}" for d in dims)]
     return page.table(
         pd.DataFrame(rows, columns=columns, dtype=object),
         caption="The attack on one vector of synthetic features of D dimensions, whose reference "
-        "is of a shifted domain: median cosine and, in brackets, the least and the most of "
+        "is of a shifted domain: median centred cosine, less the reference's mean, and in brackets "
+        "the least and the most of "
         f"{_count(rows_of[0]['n'], 'request')}.",
         row_heads=2,
         csv=_saved(run, rows_of, "synthetic"),
@@ -987,14 +1023,11 @@ def repair(run: Run) -> Html:
         ["the same with Poly1305 or GCM", "the length",
          "also notices changes; flipped bits of ShuffleBits decrypt to flipped bits"],
     ]  # fmt: skip
-    found = [of["attacks"]["control-xor"]["measures"]["cos"]["value"]
-             for of in run.attacked.values() if "control-xor" in of["attacks"]]  # fmt: skip
-    measured = ""
+    found, measured = _medians(run, "centred", "control-xor"), ""
     if found:
-        low, high = draw.fixed(min(found), 3), draw.fixed(max(found), 3)
         measured = (
-            f" Against the XOR stream the attack's median cosine is {low} to {high}: what likely "
-            "features have with the true ones."
+            f" Against the XOR stream the attack's median centred cosine is {_span(found, 3)}; "
+            "that of a guess without a ciphertext is 0."
         )
     return page.table(
         pd.DataFrame(rows, columns=["in place of ShuffleBits", "what it still shows", "cost"],

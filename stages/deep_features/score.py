@@ -66,7 +66,7 @@ from stages.deep_features.summaries import (
 )
 
 PAPER = Path(__file__).with_name("paper.yaml")
-RECOVERED = 0.95  # cosine above which a request counts as recovered (share_95)
+RECOVERED = 0.95  # centred cosine above which a request counts as recovered (share_95)
 PERMUTATIONS = 2000  # of labels, at most: enough for a 95 % quantile
 VECTORS = 1000  # of a test split, in which numbers of ones are counted
 REID = {"rank1": "rank1", "mAP": "ap", "mINP": "inp"}
@@ -188,6 +188,10 @@ def _images(found: Scored, cell: Cell, draws: Draws) -> None:
             values = cell.images.get(f"{measure}_{name}")
             if values is not None and np.isfinite(values).all():
                 found.scores[f"{measure}/{name}"] = mean_over_images(values, draws)
+    for measure in ("hf", "peak"):
+        if f"{measure}_original" in cell.images:
+            values = cell.images[f"{measure}_original"]
+            found.scores[f"{measure}/original"] = mean_over_images(values, draws)
     if "distance_same" in cell.images:
         found.facts["self_distance"] = float(np.abs(cell.images["distance_same"]).max())
 
@@ -219,12 +223,15 @@ def _encryption(
         changed = arrays["distance_right"] != arrays["distance_plain"]
         found.facts["changed_distances"] = float(np.count_nonzero(changed))
         own, m = draws, arrays["distance_plain"].shape[1]
-        if "recon_index" in arrays or m != len(of.pids):
-            chosen = arrays.get("recon_index")  # without it the identities are not known
+        chosen = arrays.get("recon_index")  # without it the identities are not known
+        if chosen is not None or m != len(of.pids):
             pids = np.arange(m) if chosen is None else of.pids[chosen]
             own = draw_identities(pids, resamples=resamples, seed=seed)
         for name in ("right", "wrong"):
             found.scores[f"distance/{name}"] = mean_over_images(arrays[f"distance_{name}"], own)
+        if "distance_other" in cell.images and (chosen is not None or m == len(of.pids)):
+            others = cell.images["distance_other"][:, slice(None) if chosen is None else chosen]
+            found.scores["distance/other there"] = mean_over_images(others, own)
     for name in ("plain", "hamming"):
         found.scores[f"rank1/{name}"] = without_draw(arrays[f"rank1_{name}"], resamples)
 
@@ -238,13 +245,17 @@ def _attacks(found: Scored, cell: Cell, of: LocalSet, *, resamples: int, seed: i
         for measure, values in measured.items():
             medians = np.median(values, axis=1)
             found.scores[f"{measure}/{attack}"] = without_draw(medians, resamples)
-        if "cos" in measured:
-            cos = measured["cos"]
-            found.scores[f"cos/{attack}"] = median_over_requests(cos, **draw)
-            drawn = draw_identities(np.arange(cos.shape[1]), **draw)
-            recovered = (cos > RECOVERED).astype(np.float64)
+        for measure in ("cos", "centred"):
+            if measure in measured:
+                values = measured[measure]
+                drawn = draw_identities(np.arange(values.shape[1]), **draw)
+                found.scores[f"{measure}/{attack}"] = median_over_requests(values, **draw)
+                found.scores[f"mean {measure}/{attack}"] = mean_over_images(values, drawn)
+        if "centred" in measured:
+            values = measured["centred"]
+            drawn = draw_identities(np.arange(values.shape[1]), **draw)
+            recovered = (values > RECOVERED).astype(np.float64)
             found.scores[f"share_95/{attack}"] = mean_over_images(recovered, drawn)
-            found.scores[f"mean cos/{attack}"] = mean_over_images(cos, drawn)
     gaps = arrays["ll_true"][:, None] - arrays["ll_random"]
     drawn = draw_identities(np.arange(gaps.shape[1]), **draw)
     found.scores["ll/mean"] = mean_over_images(gaps, drawn)
@@ -396,6 +407,7 @@ def score(
         features = read_features(extracted, cell.model, cell.image_set, seeds)
         if features:
             ones[cell.name] = kept_by_every_key(np.concatenate([f[:VECTORS] for f in features]))
+    recipes = {cell.name: read_recipes(reconstructed, cell.name) for cell in cells}
     checks = check(words=words, keys=keys, seed=seed)
     evidence = Evidence(
         cells=[cell.name for cell in cells],
@@ -411,6 +423,11 @@ def score(
         checks=checks,
         ones={name: of["popcount"] for name, of in ones.items()},
         graph=read_graph(encrypted),
+        phi_factors={
+            name: max(int(of.get("phi_factor", 1)) for of in losses.values())
+            for name, losses in recipes.items()
+            if losses
+        },
         missing={cell.name: cell.missing for cell in cells},
         seed=seed,
     )
@@ -427,7 +444,6 @@ def score(
         if scored[cell.name].scores:
             write_json(out / f"{cell.name}.json", summarise(evidence, cell.name))
     of_sets = list(sets.values())
-    recipes = {cell.name: read_recipes(reconstructed, cell.name) for cell in cells}
     write_json(
         out / "table.json",
         table(evidence, cells, of_sets, null, reid, recipes, paper, meta, setting),

@@ -52,6 +52,7 @@ from stages.deep_features.reid_losses import Mining, circle_logits, cross_entrop
 from stages.deep_features.sampler import Batches
 
 Schedule = Literal["steps", "cosine"]
+LEAST_IDS = 2  # in a process: the triplet loss compares with another one
 FEW = 100  # identities under which the circle loss's scale is halved (ours)
 COURSE = ("schedule", "warmup", "warmup_factor", "milestones", "drop", "flat", "lr_end")
 CHANGES = ("flip", "padding", "erasing", "autoaugment")
@@ -133,6 +134,14 @@ def train_one(
         params["weights_sha256"] = sha256(Path(backbone_weights))
     fabric = set_up(threads=threads, precision=precision)
     params["world_size"] = fabric.world_size
+    if ids_per_batch < LEAST_IDS * fabric.world_size > LEAST_IDS:
+        raise InputError(
+            "ids_per_batch",
+            "is too small for so many processes",
+            expected=f"{LEAST_IDS} identities for each of {fabric.world_size}, or more",
+            found=ids_per_batch,
+            remedy="start fewer processes, or raise ids_per_batch in params.yaml",
+        )
     torch.manual_seed(seed)
     split = read_npz(file, ("images", "pids"))
     names, labels = np.unique(split["pids"], return_inverse=True)
@@ -183,6 +192,8 @@ def train_one(
         loss = loss_id + loss_triplet
         optimizer.zero_grad()
         fabric.backward(loss)
+        if i < frozen:
+            plain.drop_gradients()
         optimizer.step()
         right = (output.scores.detach().argmax(1) == own).float().mean()
         return {"loss": loss, "id": loss_id, "triplet": loss_triplet, "accuracy": right}
@@ -274,8 +285,9 @@ def train_reid(
     Raises
     ------
     InputError
-        If a file is missing or damaged, the backbone's weights are of another network, or there
-        are fewer images or identities than in a batch.
+        If a file is missing or damaged, the backbone's weights are of another network, there are
+        fewer images or identities than in a batch, or more processes than a batch has identities
+        for.
     """
     settings = {k: v for k, v in locals().items() if k not in ("data", "out", "seeds", "threads")}
     network = {k: settings.pop(k) for k in NETWORK if k != "ids"}

@@ -29,7 +29,7 @@ FLOORS = ("same", "floor", "other", "mean", "blank")
 MEASURES = ("distance", "psnr", "ssim", "hf", "peak")
 REFERENCES = ("same_domain", "n20", "n100", "other_dataset", "none")
 SCOPES = ("img1", "img4")
-OF_REQUESTS = ("cos", "cos_min", "sign_ok", "exponent_ok", "prefix_bits")
+OF_REQUESTS = ("cos", "centred", "cos_min", "sign_ok", "exponent_ok", "prefix_bits")
 
 # Share of predictions that are right where nothing else is said; 0: guessed.
 SKILL = {
@@ -46,6 +46,7 @@ WORLD: dict[tuple[str, str], float] = {
     **{("peak", r): v for r, v in {"pixel": 0.2, "fr": 1.2, "fr_adv": 0.4}.items()},
     **{("psnr", r): v for r, v in {"pixel": 20.0, "fr": 17.0, "fr_adv": 16.0}.items()},
     ("ssim", "pixel"): 0.6,
+    ("hf", "original"): 0.09,
 }
 USUAL = {"distance": 0.5, "psnr": 15.0, "ssim": 0.5, "hf": 0.05, "peak": 0.3}
 COSINE = {  # attack -> median cosine
@@ -54,6 +55,7 @@ COSINE = {  # attack -> median cosine
     **{"hungarian": 0.95, "profile": 0.98, "kpa-K4": 0.6, "kpa-K32": 0.9999},
     **{"control-aes_gcm": 0.0, "control-xor": 0.0, "control-iid": 0.0},
 }
+GUESS = 0.8  # cosine of the mean of the adversary's features
 
 
 def write_artifacts(
@@ -78,14 +80,17 @@ def write_artifacts(
     noise: float = 0.02,
     ll: tuple[float, float] = (-4.0, -15.0),
     changed: int = 0,
+    phi_factor: int = 1,
 ) -> Path:
     """Write artifacts of all stages before score and return their folder.
 
     The arguments change the world: ``skill`` {setting or condition: share of right predictions},
-    ``world`` {(measure, reconstruction or floor): mean}, ``cosine`` {attack: median}; ``cells``
+    ``world`` {(measure, reconstruction or floor): mean}, ``cosine`` {attack: median, plain and
+    centred}; ``cells``
     that were reconstructed (None: all); ``ll``, the log-likelihood of the true and of random keys;
     ``changed`` predictions and bits after decryption; ``noise``, the spread over images, relative;
-    ``meta`` (keys of prepare/meta.json); ``real``, the sets show real people; numbers and sizes.
+    ``phi_factor`` of the generators; ``meta`` (keys of prepare/meta.json); ``real``, the sets show
+    real people; numbers and sizes.
     """
     rng = np.random.default_rng(0)
     models, local_sets = list(models), list(local_sets)
@@ -195,6 +200,7 @@ def write_artifacts(
                         {
                             **{"loss": loss, "dims": dims, "phi": "hed", "phi_layer": "relu2_2"},
                             **{"w_adv": [0.06] * k, "updates_g": 30, "updates_d": 30},
+                            "phi_factor": phi_factor,
                         },
                     )
                 arrays = {
@@ -204,7 +210,8 @@ def write_artifacts(
                 }
                 arrays["distance_same"] = np.full((k, n), means.get(("distance", "same"), 1e-8))
                 arrays["psnr_same"] = np.full((k, n), np.inf)
-                arrays |= {f"{m}_original": near(USUAL[m], (1, n)) for m in ("hf", "peak")}
+                for m in ("hf", "peak"):
+                    arrays[f"{m}_original"] = near(means.get((m, "original"), USUAL[m]), (1, n))
                 write_npz(folder / "evaluate" / f"{cell}.npz", seeds=numbers, **arrays)
                 shape = (len(panel), height, width, 3)
                 pictures = {
@@ -232,6 +239,7 @@ def write_artifacts(
                 arrays["distance_plain"] = near(means["distance", "fr_adv"], (k, n // 2))
                 arrays["distance_right"] = arrays["distance_plain"] + (changed > 0)
                 arrays["distance_wrong"] = near(means["distance", "wrong"], (k, n // 2))
+                arrays["recon_index"] = np.arange(0, n, 2)
             write_npz(folder / "encrypt" / f"{cell}.npz", **arrays)
             # -------------------------------------------------------- cryptanalyse
             arrays = {}
@@ -241,7 +249,10 @@ def write_artifacts(
                 of = {m: near(0.9, (k, requests)) for m in OF_REQUESTS} | {"cos": cos}
                 if attack.startswith("control"):
                     of["abs_cos"] = np.abs(cos)
+                of["centred"] = of["cos"]
                 arrays |= {f"{attack}-{m}": values for m, values in of.items()}
+            arrays["control-mean-cos"] = near(GUESS, (k, requests))
+            arrays["control-mean-centred"] = np.zeros((k, requests))
             chosen = np.arange(0, n, max(1, n // 60))
             chosen = np.unique(np.concatenate([chosen, panel]))
             attacked = plain[:, chosen].copy()
@@ -250,7 +261,10 @@ def write_artifacts(
                 "attacked_index": chosen,
                 "attacked_features": features[name][:, chosen],
                 "attacked_predictions": attacked,
-                "attacked_cos": near(cosines["co-same_domain-img1"], (k, len(chosen))),
+                **{
+                    f"attacked_{m}": near(cosines["co-same_domain-img1"], (k, len(chosen)))
+                    for m in ("cos", "centred")
+                },
                 "ll_true": near(ll[0], (k,)),
                 "ll_random": near(ll[1], (k, keys)),
             }
@@ -263,9 +277,10 @@ def write_artifacts(
                 }
             write_npz(folder / "cryptanalyse" / f"{cell}.npz", **arrays)
     made_up = {
-        f"synthetic-{kind}-D{d}-cos": np.clip(near(value, (6,)), -1, 1)
+        f"synthetic-{kind}-D{d}-{m}": np.clip(near(value, (6,)), -1, 1)
         for kind, value in (("bn", 0.999), ("iid", 0.01))
         for d in (64, 512)
+        for m in ("cos", "centred")
     }
     write_npz(folder / "cryptanalyse" / "synthetic.npz", **made_up)
     return folder

@@ -89,6 +89,25 @@ def test_everything_is_measured_and_agrees_with_other_implementations(made, tmp_
     assert meta["cells"]["bot-a"]["losses"]["fr_adv"] == {"updates_g": 4, "w_adv": 1}
 
 
+def test_everything_is_measured_on_the_device(made, tmp_path, monkeypatch):
+    """What a network or a measure gets and gives lies on the device, up to ``joined``."""
+    evaluate(*made, tmp_path / "cpu", **{**OPTIONS, "seeds": [0]})
+    moved, here = [], torch.device("cpu", 0)  # a device that tensors can be told to be sent to
+    to = torch.Tensor.to
+
+    def sent(tensor, *args, **kwargs):
+        if args == (here,):
+            moved.append(tensor.shape)
+        return to(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(stage, "evaluation_device", lambda: here)
+    monkeypatch.setattr(torch.Tensor, "to", sent)
+    evaluate(*made, tmp_path / "device", **{**OPTIONS, "seeds": [0]})
+    assert (N, H, W, 3) in moved and (N, D) in moved and (1, 3, H, W) not in moved
+    files = [tmp_path / name / "bot-a.npz" for name in ("cpu", "device")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_parts_do_not_change_the_numbers(made, tmp_path, monkeypatch):
     evaluate(*made, tmp_path / "whole", **OPTIONS)
     monkeypatch.setattr(stage, "AT_ONCE", 4)

@@ -24,8 +24,8 @@ def _cell(value):
 
 
 def _attack(cos, n=12):
-    return {"n": n, "measures": {"cos": _cell(cos)}, "lowest": cos - 0.1, "q10": cos - 0.05,
-            "share_95": _cell(0.9)}  # fmt: skip
+    return {"n": n, "measures": {"cos": _cell(0.99), "centred": _cell(cos)}, "lowest": cos - 0.1,
+            "q10": cos - 0.05, "share_95": _cell(0.9)}  # fmt: skip
 
 
 ATTACKS = {

@@ -20,7 +20,7 @@ def test_margins_are_those_of_the_specification_or_said_to_be_ours():
     assert numbers == {
         "C1": {"ids": 5},
         "C3": {"minority": 0.1},
-        "C9": {"keys": 2.63e35, "seed_bits": 64},
+        "C9": {"keys": 2.63e35, "released": 1},
         "C12": {"keys": 100, "weak": 0.36},
     }
 

@@ -8,6 +8,7 @@ import pytest
 from stages.common.files import read_json, write_json
 from stages.common.render import loads
 from stages.deep_features import report
+from stages.deep_features.deviations import ALWAYS, of_parameters
 from stages.deep_features.score import score
 
 STAGES = (
@@ -118,7 +119,11 @@ def test_finding_answers_from_the_numbers(make_run):
     for model, name in (("BoT", "bot"), ("AGW", "agw"), ("SBS", "sbs")):
         both = " and ".join(f"{cos[f'{name}-{s}']:.3f} ({s})" for s in ("synth_a", "synth_b"))
         assert f"{both} for {model}" in answer
-    assert "1 is perfect (C15 contradicted)." in answer
+    assert "1 is perfect. Features are alike: the mean of the adversary's own" in answer
+    guess = [of["attacks"]["control-mean"]["measures"]["cos"]["value"]
+             for of in run.attacked.values()]  # fmt: skip
+    assert f"already has {min(guess):.3f} to {max(guess):.3f}." in answer
+    assert re.search(r"the median cosine is 0\.99\d to 1\.000, that of the guess 0 \(C15", answer)
     of = run.attacked["bot-synth_a"]["attributes"]
     assert "Attribute accuracy returns to its plain value in every case: mean balanced" in answer
     numbers = f"{of['attacked']['value']:.3f} against {of['plain']['value']:.3f} (BoT on synth_a)"
@@ -147,7 +152,7 @@ def test_finding_of_one_cell_needs_no_counting(make_run):
     run = make_run(models=["agw"], local_sets=["synth_a"], seeds=(0,))
     answer, _, rest = _paragraphs(run)[:3]
     assert re.search(r"median cosine of 0\.\d{3} for AGW; 1 is perfect", answer)
-    assert "returns to its plain value: mean balanced accuracy" in answer
+    assert "Whether attribute accuracy returns to its plain value stays open: mean" in answer
     assert "One seed cannot tell a method from luck" in rest
 
 
@@ -178,9 +183,11 @@ def test_heads_list_controls_and_the_other_set(make_run):
 
 
 def test_zoo_is_faint_and_called_an_outside_reference(make_run):
-    table = report.reid(make_run())
-    assert table.count('class="quiet"') == 3 and "74.1" in table and "58.4" in table
-    assert "an outside reference, not a target" in table
+    html = report.reid(make_run())
+    table = _words(html)
+    assert html.count('class="quiet"') == 3 and "74.1" in table and "58.4" in table
+    assert "ours: mini with 16 features trained on synth_p. Faint: FastReID v1.0.0's" in table
+    assert "ResNet50 trained on MSMT17; an outside reference, not a target" in table
 
 
 def test_sec_iii_d_lists_conditions_in_order(make_run):
@@ -221,7 +228,8 @@ def test_attacks_are_named_in_words(make_run):
     for words in ("1 vector, reference: training split", "1 vector, reference: none",
                   "32 known floats", "control: AES-GCM", "marginals of the bits"):  # fmt: skip
         assert words in table
-    assert table.count('class="quiet') == 6 * 3
+    assert table.count('class="quiet') == 6 * 4
+    assert "control: no ciphertext, the mean of own features" in table
     first = _rows(table)[2]
     assert "training split" in first
 
@@ -238,6 +246,9 @@ def test_images_carry_mean_distances(make_run):
     html = report.fig4(run)
     d = run.cells["bot-synth_a"]["reconstructions"]["fr_adv"]["distance"]["value"]
     assert html.count("<figure") == 2 and f"fr_adv {d:.3f}" in html
+    mean = run.cells["bot-synth_a"]["reconstructions"]["mean"]["distance"]["value"]
+    assert f"mean {mean:.3f}; other is" in html
+    assert f"the mean training image {mean:.3f}" in _paragraphs(run)[1]
     assert "wrong key" in report.attack_images(run)
     assert (run.figures / "fig4-bot-synth_b.csv").exists()
 
@@ -257,7 +268,7 @@ def test_ethics_and_repair_are_said(make_run):
     words = _words(report.ethics(run))
     assert "DukeMTMC was withdrawn" in words and "All persons on this page are drawn" in words
     assert "must not be relied on" in words
-    assert "ChaCha20" in report.repair(run) and "median cosine is" in report.repair(run)
+    assert "ChaCha20" in report.repair(run) and "median centred cosine is" in report.repair(run)
 
 
 def test_deviations_follow_the_parameters_and_the_data(make_run):
@@ -270,6 +281,44 @@ def test_deviations_follow_the_parameters_and_the_data(make_run):
     assert "VGG16 refined for contours (HED)" in table and "bfloat16" not in table
     run.params["profiles"]["smoke"]["deep_features"]["reconstruct"] = {"precision": "bf16-mixed"}
     assert "bfloat16" in report.deviations(run)
+
+
+def _rows_of(**settings):
+    stages = {"train_reid": {}, "attributes": {}, "reconstruct": {}, "evaluate": {}}
+    return "\n".join(map(" | ".join, of_parameters({**stages, **settings})))
+
+
+def test_deviations_say_nothing_that_a_profile_does_not_do():
+    always = "\n".join(map(" | ".join, ALWAYS))
+    for words in ("momentum", "compared as they are", "with the adversary 0.06", "able to draw"):
+        assert words not in always
+    assert _rows_of() == ""
+    of_torch = {"precision": "bf16-mixed", "lr": 8e-3, "milestones": [0.6, 0.9], "drop": 0.3}
+    rows = _rows_of(train_reid=of_torch)
+    assert "bfloat16 in these two, 32 bits in SBS" in rows and "in all three" not in rows
+    assert "shares of the steps: 0.3333 and 0.75 | 0.6 and 0.9" in rows
+    assert "learning rate of the black boxes: 0.00035 | 0.008" in rows
+    small = {"phi_factor": 2, "bn_momentum": 0.1, "c0": 64, "base_g": 8, "base_d": 8}
+    rows = _rows_of(reconstruct=small, attributes={"bn_momentum": 0.1})
+    assert "φ does not see patterns of period 2" in rows and rows.count("0.01 | 0.1") == 2
+    for words in ("G's first map: 128 | 64", "last block: 16 | 8", "D's first block: 32 | 8"):
+        assert words in rows
+    usual = {"phi_factor": 1, "bn_momentum": 0.01, "c0": 128, "base_g": 16, "base_d": 32}
+    assert _rows_of(reconstruct=usual) == ""
+    assert "compared as they are" in _rows_of(evaluate={"jpeg": False})
+    assert _rows_of(evaluate={"jpeg": True}) == ""
+
+
+def test_a_random_start_and_what_it_does_to_freezing_are_deviations(make_run):
+    run = make_run()
+    words = "black boxes start from ImageNet's weights"
+    assert words not in report.deviations(run)
+    for model, freeze in (("bot", 0), ("agw", 0), ("sbs", 0.033)):
+        path = run.artifacts / "train_reid" / model / "meta.json"
+        own = {"initialised": False, "freeze": freeze, "freeze_steps": 0}
+        write_json(path, {**read_json(path), **own})
+    table = _words(report.deviations(_load(run.figures.parent)))
+    assert words in table and "random weights; sbs freezes nothing" in table
 
 
 def test_provenance_lists_sets_boxes_and_recipes(make_run):

@@ -81,7 +81,8 @@ def test_the_numbers_that_dvc_compares_are_flat(scored):
     assert set(flat) == {f"{cell}.json" for cell in CELLS}
     assert not any(isinstance(v, dict) for content in flat.values() for v in content.values())
     wanted = {"ba_mean", "ba_hat", "chance", "distance_pixel", "distance_fr", "distance_fr_adv",
-              "distance_floor", "distance_other", "attacked_cos_median", "n"}  # fmt: skip
+              "distance_floor", "distance_other", "distance_mean", "n",
+              "attacked_cos_median", "attacked_centred_median", "guess_cos_median"}  # fmt: skip
     assert wanted <= set(flat["bot-synth_a.json"])
 
 
@@ -160,7 +161,14 @@ def test_attacks_are_medians_over_requests(scored, unchanged_artifacts):
     cos = arrays["co-same_domain-img1-cos"]
     assert main["measures"]["cos"]["seeds"] == pytest.approx(np.median(cos, axis=1), rel=1e-4)
     assert main["share_95"]["value"] == 1 and main["n"] == 12
-    assert main["lowest"] == pytest.approx(cos.min(), rel=1e-4)
+    centred = arrays["co-same_domain-img1-centred"]
+    assert main["measures"]["centred"]["value"] == pytest.approx(
+        np.median(centred, axis=1).mean(), rel=1e-4
+    )
+    assert main["lowest"] == pytest.approx(centred.min(), rel=1e-4)
+    guess = cell["attacks"]["control-mean"]
+    assert guess["measures"]["centred"]["value"] == guess["share_95"]["value"] == 0
+    assert guess["measures"]["cos"]["value"] == scored[f"{ONE}.json"]["guess_cos_median"] > 0.7
     assert "abs_cos" in cell["attacks"]["control-iid"]["measures"]
     assert {"hungarian", "kpa-K4", "kpa-K32", "co-none-img1"} <= set(cell["attacks"])
     assert cell["ll"]["best"]["value"] < cell["ll"]["mean"]["value"]
@@ -184,10 +192,20 @@ def test_attacked_features_are_compared_with_plain_ones_of_the_same_images(
 
 
 @pytest.mark.parametrize(
-    ("lo", "hi", "word"), [(-0.01, 0.01, "yes"), (-0.5, -0.1, "no"), (-0.1, 0.1, "open")]
+    ("seeds", "spread", "word"),
+    [
+        ((0.0, 0.0), 0.01, "yes"),
+        ((-0.3, -0.3), 0.1, "no"),
+        ((0.0, 0.0), 0.1, "open"),
+        ((0.03, -0.03), 0.01, "open"),  # the seeds disagree
+        ((0.0,), 0.01, "open"),  # one seed
+        ((-0.3,), 0.1, "open"),
+    ],
 )
-def test_whether_accuracy_returns_is_read_from_the_interval(lo, hi, word):
-    assert returned({"lo": lo, "hi": hi}) == word
+def test_whether_accuracy_returns_is_judged_as_claims_are(seeds, spread, word):
+    mean = float(np.mean(seeds))
+    samples = np.linspace(mean - spread, mean + spread, 101)
+    assert returned(Estimate(mean, samples, seeds, trained=True), 0.95) == word
 
 
 def test_key_spaces_are_exact_integers(scored):
@@ -240,6 +258,32 @@ def test_a_world_in_which_nothing_is_recovered(artifacts_tree):
 def test_a_bit_that_changes_contradicts_what_is_exact(artifacts_tree):
     found = verdicts(run(artifacts_tree(changed=1)))
     assert (found["C7"], found["C14"]) == ("contradicted", "contradicted")
+
+
+def test_a_wrong_key_is_paired_with_the_images_it_was_tried_on(tree):
+    path = tree / f"evaluate/{ONE}.npz"
+    other = read_npz(path)["distance_other"]
+    other[:, 1::2] = 2.0  # images that no wrong key was tried on: recon_index has the even ones
+    change(path, distance_other=other)
+    names = {p["name"]: p for d in small(tree)["claims.json"]["details"] for p in d["parts"]}
+    wrong = read_npz(tree / f"encrypt/{ONE}.npz")["distance_wrong"]
+    part = names[f"d wrong key - another image {ONE}"]
+    assert part["effect"] == pytest.approx(wrong.mean() - other[:, ::2].mean(), rel=1e-3)
+    assert part["verdict"] == "supported"
+
+
+def test_a_smaller_phi_is_said_with_the_claims_it_touches(artifacts_tree):
+    found = small(artifacts_tree(**SMALL, phi_factor=2))
+    reasons = {d["id"]: d["reason"] for d in found["claims.json"]["details"]}
+    assert {id for id, reason in reasons.items() if "φ sees" in reason} == {"C4", "C4b", "C5"}
+    assert found["table.json"]["cells"][0]["recipes"]["fr"]["phi_factor"] == 2
+
+
+def test_re_identification_stays_within_per_cents(tree):
+    for seed, share in ((0, 1.0), (1, 0.5)):
+        change(tree / f"extract/bot/reid_synth_p-s{seed}.npz", rank1=np.full(36, share))
+    row = next(r for r in small(tree)["table.json"]["reid"] if r["set"] == "synth_p")
+    assert row["rank1"]["hi"] == 100
 
 
 def test_a_reconstruction_of_some_cells_is_no_support_for_all(artifacts_tree):
@@ -374,7 +418,12 @@ def test_distractors_are_persons_of_their_own(tree):
 
 
 @pytest.mark.parametrize(
-    ("metric", "lo", "hi"), [("cos/a", -1, 1), ("ba/b", 0, 1), ("ll/c", -9, 9)]
+    ("metric", "lo", "hi"),
+    [
+        *(("cos/a", -1, 1), ("ba/b", 0, 1), ("ll/c", -9, 9), ("mean centred/d", -1, 1)),
+        *(("ba5/e", 0, 1), ("best/f", 0, 1), ("imbalanced/g", 0, 1), ("abs_cos/h", -1, 1)),
+        *(("mean cos/i", -1, 1), ("centred/j", -1, 1), ("reid/mAP", 0, 9)),
+    ],
 )
 def test_no_interval_goes_beyond_what_a_metric_can_be(metric, lo, hi):
     wide = Estimate(0.9, np.linspace(-9, 9, 1001), (0.9,))

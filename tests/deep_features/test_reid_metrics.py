@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_distances as reference
 
 from stages.common.errors import InputError
-from stages.deep_features.reid_metrics import cosine_distances, rank, retrieve
+from stages.deep_features.reid_metrics import cosine_distances, rank, rank1_by, rank_by, retrieve
 
 
 def made(seed, *, q=12, g=40, ids=6, cams=3, distractors=0):
@@ -100,8 +100,39 @@ def test_retrieval_splits_query_and_gallery():
     assert ranking.pids.tolist() == list(range(5))
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 12])
+def test_blocks_of_queries_give_the_same_bits(at_once):
+    distances, who = made(3, ids=25, g=30)  # some blocks have no valid query
+    expected = rank(distances, **who)
+    assert 0 < len(expected.pids) < 12
+    found = rank_by(lambda part: distances[part], **who, at_once=at_once)
+    for ours, want in zip(found, expected, strict=True):
+        assert ours.dtype == want.dtype and ours.tobytes() == want.tobytes()
+    first = rank1_by(lambda part: distances[part], **who, at_once=at_once)
+    assert first.tobytes() == expected.rank1.tobytes()
+
+    draw = np.random.default_rng(at_once)
+    features = draw.standard_normal((60, 16)).astype(np.float32)
+    pids, camids = draw.integers(0, 9, 60), draw.integers(0, 3, 60)
+    about = {"pids": pids, "camids": camids, "query": np.arange(60) % 3 == 0}
+    for ours, want in zip(
+        retrieve(features, **about, at_once=at_once), retrieve(features, **about), strict=True
+    ):
+        assert ours.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rank1_needs_no_sorting(seed):
+    distances, who = made(seed, distractors=5)
+    rounded = (distances * 8).astype(np.int32)  # many are equal
+    found = rank1_by(lambda part: rounded[part], **who, at_once=5)
+    assert found.tolist() == rank(rounded, **who).rank1.tolist()
+
+
 def test_without_a_valid_query_nothing_is_measured():
     distances, who = made(0)
     who["gallery_pids"][:] = 0
     with pytest.raises(InputError, match="12 queries"):
         rank(distances, **who)
+    with pytest.raises(InputError, match="12 queries"):
+        rank1_by(lambda part: distances[part], **who)

@@ -171,13 +171,15 @@ def test_images_are_normalised_by_imagenets_constants():
     assert torch.allclose(net.std.flatten() * 255, torch.tensor([58.395, 57.12, 57.375]))
 
 
-def test_a_frozen_backbone_has_no_gradient_and_fixed_statistics():
+def test_a_frozen_backbone_keeps_its_statistics_and_drops_its_gradients():
     net = network("sbs").train()
     net.freeze(True)
     before = {k: v.clone() for k, v in net.backbone.state_dict().items()}
     mean = net.neck.running_mean.clone()
     output = net(images())
     (output.scores.square().sum() + output.before.sum()).backward()
+    assert all(p.grad is not None for p in net.backbone.parameters()), "a DDP group waits for them"
+    net.drop_gradients()
     assert all(p.grad is None for p in net.backbone.parameters())
     assert net.classifier.grad is not None and net.pool.p.grad is not None
     assert all(torch.equal(v, before[k]) for k, v in net.backbone.state_dict().items())

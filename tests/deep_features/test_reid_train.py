@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -284,6 +285,47 @@ def test_a_given_backbone_is_frozen_at_the_start_and_a_random_one_is_not(data, t
     meta = read_json(tmp_path / "random" / "meta.json")
     assert not meta["initialised"] and meta["freeze_steps"] == 0
     assert meta["freeze_note"].startswith("skipped")
+
+
+def test_a_group_of_processes_trains_with_a_frozen_backbone(data, tmp_path):
+    train_reid(data, tmp_path / "bot", **settings())
+    weights = str(tmp_path / "bot" / "weights-s0.safetensors")
+    keys = settings("sbs", ids_per_batch=4, per_id=4, backbone_weights=weights, freeze=0.5)
+    (tmp_path / "tests_settings.py").write_text(f"keys = {keys!r}\n")
+    script = tmp_path / "whole.py"
+    script.write_text(KILLED)
+
+    def go(size, folder):
+        out = tmp_path / folder / "sbs"
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        group = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(data), str(out), "-1"],
+                env={
+                    **os.environ, **address, "PYTHONPATH": f"{os.getcwd()}:{tmp_path}",
+                    "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
+                    "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1",
+                    "TORCHELASTIC_RUN_ID": "test", "CKPT_DIR": str(tmp_path / folder / "ckpt"),
+                },
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(size)
+        ]  # fmt: skip
+        said = [process.communicate(timeout=120)[1] for process in group]
+        return [process.returncode for process in group], said, out
+
+    codes, said, out = go(2, "two")
+    assert codes == [0, 0], said
+    assert read_json(out / "meta.json")["freeze_steps"] == 3
+    codes, said, _ = go(3, "three")
+    assert 0 not in codes and "expected 2 identities for each of 3" in said[0]
+
+
+def free_port():
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        return some.getsockname()[1]
 
 
 def test_the_rate_follows_fastreids_two_courses():

@@ -1,5 +1,7 @@
 """torch.compile of the modules, in a process of its own: pytest's checks of types break graphs."""
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -8,9 +10,9 @@ import sys
 import numpy as np
 import torch
 
-from stages.deep_features.shufflebits import chacha20
+from stages.deep_features.blackbox import build
+from stages.deep_features.shufflebits import chacha20, graph
 from stages.deep_features.shufflebits.chacha20 import XorStream
-from stages.deep_features.shufflebits.graph import look
 from stages.deep_features.shufflebits.keys import BitKey
 from stages.deep_features.shufflebits.module import (
     INTEGERS,
@@ -19,6 +21,7 @@ from stages.deep_features.shufflebits.module import (
     mask_table,
 )
 
+CPU, KEY = torch.device("cpu"), BitKey.random(np.random.default_rng(0))
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8]
 
 
@@ -81,13 +84,81 @@ def inductors_kernel_equals_eager():
         assert torch.equal(one_graph(ShuffleBits())(x, masks), ShuffleBits()(x, masks))
 
 
-def what_the_stage_looks_at_is_found_on_a_cpu():
-    found = look(BitKey.random(np.random.default_rng(0)), torch.device("cpu"), backend="eager")
-    assert found == {"device": "cpu", "fullgraph": True, "copies_to_host": 0, "wrong_bits": 0}
+class Broken(torch.nn.Linear):
+    """No one graph: it branches on what it computes."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y if y.sum() > 0 else -y
+
+
+def looked_at(*networks, backend="eager", seen=((3, 0), (3, 1))):
+    """What ``look`` finds with a profiler that sees these kernels and copies; what it prints."""
+    turns = iter(seen)
+
+    def watch(call, device):
+        call()
+        return next(turns)
+
+    graph.watch, text = watch, io.StringIO()
+    with contextlib.redirect_stdout(text):
+        found = graph.look(list(networks), KEY, CPU, backend=backend)
+    return found, text.getvalue()
+
+
+def what_the_stage_looks_at_is_found():
+    found, said = looked_at(graph.linear(CPU))
+    expected = {"device": "cpu", "network": "linear layer", "fullgraph": True}
+    assert found == expected | {"copies_to_host": 0, "wrong_bits": 0} and not said
+    assert looked_at(graph.linear(CPU), seen=[(3, 2), (3, 3)])[0]["copies_to_host"] == 2
+
+
+def a_black_box_is_looked_at_if_it_is_one_graph():
+    whole = {
+        "net": "mini", "ids": 3, "mini_width": 8, "non_local": True, "non_local_width": 1,
+        "pool": "gem_p", "classifier": "circle",
+    }  # fmt: skip
+    net = build(whole).eval().requires_grad_(False)
+    found, _ = looked_at(("sbs", net, torch.rand(2, 3, 32, 16)), graph.linear(CPU))
+    assert found["network"] == "sbs" and found["fullgraph"] and found["wrong_bits"] == 0
+    broken = ("broken", Broken(4, 5).requires_grad_(False), torch.randn(2, 4))
+    found, _ = looked_at(broken, graph.linear(CPU))
+    assert found["network"] == "linear layer" and found["fullgraph"]
+    found, _ = looked_at(broken)
+    assert found["network"] == "broken" and not found["fullgraph"] and found["wrong_bits"] == 0
+
+
+def wrong_bits_are_counted_on_the_features_that_came_with_the_ciphertext():
+    def flips_a_bit(model, example):
+        def call(*inputs):
+            features, cipher = model(*inputs)
+            return features + 1, cipher  # as a compiled product's last bits may differ
+
+        return call
+
+    assert looked_at(graph.linear(CPU), backend=flips_a_bit)[0]["wrong_bits"] > 0
+
+
+def a_blind_profiler_is_no_evidence():
+    for seen in ([(0, 0), (0, 1)], [(3, 0), (3, 0)], [(0, 0), (0, 0)]):
+        found, said = looked_at(graph.linear(CPU), seen=seen)
+        assert found is None and said.count("\n") == 1 and "the profiler saw" in said, said
+
+
+def a_broken_compiler_is_one_line():
+    def no_compiler(model, example):
+        raise RuntimeError("cannot find\nTriton")
+
+    found, said = looked_at(graph.linear(CPU), backend=no_compiler)
+    assert found is None and said.count("\n") == 1 and "a compiler failed on the linear" in said
 
 
 CHECKS = [
-    what_the_stage_looks_at_is_found_on_a_cpu,
+    what_the_stage_looks_at_is_found,
+    a_black_box_is_looked_at_if_it_is_one_graph,
+    wrong_bits_are_counted_on_the_features_that_came_with_the_ciphertext,
+    a_blind_profiler_is_no_evidence,
+    a_broken_compiler_is_one_line,
     every_type_is_one_graph_that_equals_eager,
     the_graph_serves_every_key,
     a_network_ends_in_the_cipher,

@@ -13,7 +13,12 @@ from stages.deep_features.cryptanalysis import (
     synthetic,
 )
 from stages.deep_features.cryptanalysis.calibration import fit_by_trial
-from stages.deep_features.cryptanalysis.measures import cosines, measure
+from stages.deep_features.cryptanalysis.measures import (
+    centred_cosines,
+    cosines,
+    measure,
+    similarity,
+)
 from stages.deep_features.cryptanalysis.planes import arrange, planes, words
 from stages.deep_features.cryptanalysis.reference import CODES, LOW, PAIRS, fit, forget_dimensions
 from stages.deep_features.cryptanalysis.search import attack, decode
@@ -42,7 +47,9 @@ def keys(n):
 
 def broken(reference, plain, cipher, **options):
     found = attack(reference, cipher, **options)
-    return measure(plain, cipher, found.perm, decode(reference, cipher, found.perm)), found
+    recovered = decode(reference, cipher, found.perm)
+    mean = np.zeros(plain.shape[1], np.float32)
+    return measure(plain, cipher, found.perm, recovered, mean), found
 
 
 # ------------------------------------------------ the adversary's own trials
@@ -419,17 +426,28 @@ def test_hamming_distances_survive_encryption():
 def test_measures_by_hand():
     plain = np.array([[1.0, -2.0], [3.0, 0.5]], np.float32)
     right = np.arange(32, dtype=np.uint8)
-    values = measure(plain, words(plain), right, plain)
+    mean = np.array([2.0, 0.0], np.float32)
+    values = measure(plain, words(plain), right, plain, mean)
     assert values == pytest.approx(
-        dict(cos=1, cos_min=1, abs_cos=1, sign_ok=1, exponent_ok=1, prefix_bits=23)
+        dict(cos=1, centred=1, cos_min=1, abs_cos=1, sign_ok=1, exponent_ok=1, prefix_bits=23)
     )
     swapped = right.copy()
     swapped[[31, 22, 21]] = [22, 31, 20]  # not a permutation: two planes wrong, one of no effect
-    values = measure(plain, words(plain), swapped, -plain)
+    values = measure(plain, words(plain), swapped, -plain, mean)
     assert values["cos"] == pytest.approx(-1) and values["abs_cos"] == pytest.approx(1)
     assert values["sign_ok"] == 0.5  # bit 22 is set in 3.0 alone, the sign in -2.0 alone
     assert values["exponent_ok"] == 1 and values["prefix_bits"] == 0
     assert cosines(plain, np.zeros_like(plain)).tolist() == [0, 0]
+
+
+def test_the_mean_alone_has_a_cosine_but_no_centred_one():
+    mean = draw("gem", 50, 64, seed=1).mean(0)
+    plain = draw("gem", 3, 64, seed=2)
+    found = similarity(plain, np.repeat(mean[None], 3, 0), mean)
+    assert found["cos"] > 0.5 and found["centred"] == 0
+    moved = 2 * mean - plain  # the other side of the mean
+    assert similarity(plain, moved, mean)["centred"] == pytest.approx(-1)
+    assert centred_cosines(plain, plain, mean) == pytest.approx(np.ones(3))
 
 
 def test_synthetic_bn_features_have_the_bits_of_real_ones():

@@ -12,14 +12,26 @@ from safetensors.torch import save_file
 from stages.common.errors import InputError
 from stages.common.files import read_json, read_npz, write_json, write_npz
 from stages.deep_features import cryptanalyse as module
-from stages.deep_features.blackbox import build
+from stages.deep_features import encrypt as encrypt_module
+from stages.deep_features.blackbox import build, load_blackbox
 from stages.deep_features.cryptanalyse import Plan, chosen_images, cryptanalyse
-from stages.deep_features.cryptanalysis import synthetic
+from stages.deep_features.cryptanalysis import hamming, synthetic
 from stages.deep_features.cryptanalysis.planes import words
-from stages.deep_features.encrypt import as_features, encrypt, fresh_keys, train_own
+from stages.deep_features.encrypt import (
+    as_features,
+    encrypt,
+    evenly,
+    fresh_keys,
+    hamming_by_torch,
+    look_at_graph,
+    seal,
+    seal_by_torch,
+    train_own,
+)
 from stages.deep_features.generator import Generator
 from stages.deep_features.heads import Heads, load_heads
 from stages.deep_features.shufflebits.arrays import encrypt_numpy
+from stages.deep_features.shufflebits.graph import linear
 from stages.deep_features.shufflebits.keys import BitKey
 
 D, N, SEEDS = 256, 96, [0, 3]
@@ -42,7 +54,7 @@ CRYPTANALYSE = {
     "scopes": [1, 2], "known_floats": [1, 32, 2048], "n_attacked": 6, "random_keys": 5,
     "synthetic_dims": [64], "synthetic_requests": 2, "allow_real_grids": False,
 }  # fmt: skip
-MEASURES = ("cos", "cos_min", "sign_ok", "exponent_ok", "prefix_bits")
+MEASURES = ("cos", "centred", "cos_min", "sign_ok", "exponent_ok", "prefix_bits")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -214,6 +226,64 @@ def test_fresh_keys_permute_the_bits_of_every_float_apart():
     np.testing.assert_allclose(places, 1 / 32, atol=0.003)  # five standard errors
 
 
+def test_what_a_gpu_computes_is_what_numpy_does():
+    x = words(np.random.default_rng(0).standard_normal((9, 70)).astype(np.float32))
+    found = hamming_by_torch(*(torch.from_numpy(part.view(np.int32)) for part in (x[:2], x[2:])))
+    expected = hamming.distances(x[:2], x[2:])
+    assert found.dtype == expected.dtype and np.array_equal(found, expected)
+    key = BitKey.random(np.random.default_rng(0))
+    features = torch.from_numpy(x.view(np.float32))
+    ours, want = (f(features, key).view(torch.int32) for f in (seal_by_torch, seal))
+    assert torch.equal(ours, want)
+    assert np.array_equal(ours.numpy().view(np.uint32), encrypt_numpy(features.numpy(), key))
+
+
+def test_the_cosine_under_wrong_keys_is_of_images_evenly_spread(tree, tmp_path, monkeypatch):
+    assert evenly(5, 9).tolist() == [0, 1, 2, 3, 4] and evenly(9, 3).tolist() == [0, 4, 8]
+    monkeypatch.setattr(encrypt_module, "COSINES", 7)
+    encrypt(*paths(tree), tmp_path / "encrypt", **ENCRYPT | {"seeds": [0]})
+    few, all_ = (read_npz(p / "encrypt" / f"{MODEL}-here.npz") for p in (tmp_path, tree))
+    for name, values in few.items():
+        same = np.array_equal(values, all_[name][:1] if len(all_[name]) == 2 else all_[name])
+        assert same or name in ("wrong_cos", "seeds", "bits_wrong_right"), name
+    np.testing.assert_allclose(few["wrong_cos"], all_["wrong_cos"][:1], atol=0.1)
+    assert not np.array_equal(few["wrong_cos"], all_["wrong_cos"][:1])
+
+
+def test_the_first_black_box_is_looked_at_with_cuda_alone(tree, tmp_path, monkeypatch, capsys):
+    looked = []
+
+    def look(networks, key, device):
+        for _, network, x in networks:
+            assert torch.equal(network(x), network(x))
+        looked.append([name for name, *_ in networks])
+        return evidence
+
+    def run():
+        root, out = tree / "prepare", tmp_path / "out"
+        write_json(out / "graph.json", {"of": "another run"})
+        look_at_graph(root, tree / "train" / MODEL, out, seed=0, key_seed=0)
+        file = out / "graph.json"
+        return read_json(file) if file.exists() else None
+
+    class Cuda(str):  # a CPU by that name
+        type = "cuda"
+
+    evidence = {"fullgraph": True}
+    monkeypatch.setattr(encrypt_module, "look", look)
+    assert run() is None and not looked
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(encrypt_module, "evaluation_device", lambda: Cuda("cpu"))
+    monkeypatch.setattr(encrypt_module, "load_blackbox", lambda *a: load_blackbox(*a[:2], cpu))
+    monkeypatch.setattr(encrypt_module, "linear", lambda device: linear(cpu))
+    monkeypatch.setattr(encrypt_module, "compiler", lambda: "cc")
+    assert run() == evidence and looked == [[MODEL, "linear layer"]]
+    evidence = None
+    assert run() is None and len(looked) == 2
+    monkeypatch.setattr(encrypt_module, "compiler", lambda: None)
+    assert run() is None and "no C compiler" in capsys.readouterr().out
+
+
 def test_ciphertexts_as_features_are_finite_and_bounded():
     x = np.array([[np.nan, np.inf, -1e30, 2.0, -0.5]], np.float32)
     np.testing.assert_array_equal(as_features(words(x), 3.0), [[0, 0, -3, 2, -0.5]])
@@ -227,13 +297,18 @@ def test_cryptanalyse_writes_what_its_module_says(tree):
     k, r, T = len(SEEDS), 6, len(TASKS)
     refs = ("same_domain", "n20", "n100", "other_dataset", "none")
     attacks = [f"co-{ref}-img{n}" for ref in refs for n in (1, 2)]
-    attacks += ["hungarian", "profile", *(f"kpa-K{c}" for c in (1, 32, 2048))]
+    attacks += [
+        "hungarian",
+        "profile",
+        *(f"kpa-K{c}" for c in (1, 32, D)),
+    ]  # 2048 are all D of a vector
     controls = [f"control-{name}" for name in ("aes_gcm", "xor", "iid")]
     shapes = {f"{a}-{m}": (k, 2) for a in attacks + controls for m in MEASURES}
     shapes |= {f"{a}-abs_cos": (k, 2) for a in controls}
+    shapes |= {f"control-mean-{m}": (k, 2) for m in ("cos", "centred")}
     shapes |= {"seeds": (k,), "ll_true": (k,), "ll_random": (k, 5), "attacked_index": (r,)}
     shapes |= {"attacked_features": (k, r, D), "attacked_predictions": (k, r, T)}
-    shapes |= {"attacked_cos": (k, r)}
+    shapes |= {"attacked_cos": (k, r), "attacked_centred": (k, r)}
     drawn = {
         f"panel_{n}": (2, HEIGHT, WIDTH, 3) for n in ("original", "plain", "wrong_key", "attacked")
     }
@@ -243,7 +318,7 @@ def test_cryptanalyse_writes_what_its_module_says(tree):
     assert {name: array.shape for name, array in there.items()} == shapes
     kinds = read_npz(tree / "attacked" / "synthetic.npz")
     assert {n: a.shape for n, a in kinds.items()} == {
-        f"synthetic-{kind}-D64-cos": (2,) for kind in synthetic.KINDS
+        f"synthetic-{kind}-D64-{m}": (2,) for kind in synthetic.KINDS for m in ("cos", "centred")
     }
     assert "co-same_domain-img1" in (tree / "facts.txt").read_text()  # seconds
 
@@ -254,9 +329,12 @@ def test_the_features_come_back_and_controls_fail(tree):
         for ref in ("same_domain", "n100", "other_dataset"):
             assert np.median(arrays[f"co-{ref}-img1-cos"]) > 0.98, ref
         assert np.median(arrays["attacked_cos"]) > 0.98
-        assert arrays["kpa-K2048-cos"].min() > 0.999
+        assert arrays[f"kpa-K{D}-cos"].min() > 0.999
         for control in ("aes_gcm", "xor"):
-            assert abs(np.median(arrays[f"control-{control}-cos"])) < 0.2
+            assert abs(np.median(arrays[f"control-{control}-centred"])) < 0.2
+        assert np.median(arrays["co-same_domain-img1-centred"]) > 0.98
+        assert np.median(arrays["attacked_centred"]) > 0.98
+        np.testing.assert_array_equal(arrays["control-mean-centred"], 0)
         assert abs(np.median(arrays["control-iid-cos"])) < 0.3
         assert arrays["control-iid-abs_cos"].min() > 0.9
         assert (arrays["ll_true"][:, None] > arrays["ll_random"] + 2).all()
@@ -270,6 +348,11 @@ def test_what_was_attacked_is_what_it_says(tree):
         x, y = plain(tree, seed)[index], arrays["attacked_features"][s]
         cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
         np.testing.assert_allclose(arrays["attacked_cos"][s], cosine, rtol=1e-5)
+        own = read_npz(tree / "extract" / MODEL / f"here_train-s{seed}.npz")["features"]
+        taken = own[np.random.default_rng(seed).permutation(len(own))[:200]]  # n_reference
+        a, b = x - taken.mean(0), y - taken.mean(0)
+        centred = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        np.testing.assert_allclose(arrays["attacked_centred"][s], centred, rtol=1e-4)
         heads = load_heads(tree / "attributes" / f"{MODEL}-here", seed)
         np.testing.assert_array_equal(arrays["attacked_predictions"][s], heads(y))
     np.testing.assert_array_equal(arrays["panel_original"], prepared(tree)["images"][sorted(PANEL)])

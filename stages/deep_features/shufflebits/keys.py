@@ -4,9 +4,10 @@ Sec. II-B, f: bit i of the plain word becomes bit perm[i] of the cipher, bit 0 t
 authors' code gathers on a string that starts with the highest bit, out[k] = in[index[k]]; see
 :meth:`BitKey.from_index_array`.
 
-Departures: the authors draw one key for all by NumPy's generator, which has at most 2^64 states
-and is not meant for secrets; here a key is drawn per request from a 32-byte master secret by
-HKDF-SHA256 (RFC 5869) and the ChaCha20 key stream (RFC 8439), and a request is served once.
+Departures: the authors draw one key for all, by NumPy's generator from the fixed seed 0: it is no
+secret, and the generator, whose state has 128 bits, is not meant for secrets; here a
+key is drawn per request from a 32-byte master secret by HKDF-SHA256 (RFC 5869) and the ChaCha20 key
+stream (RFC 8439), and a request is served once.
 """
 
 import fcntl
