@@ -34,6 +34,15 @@ def test_readmes_table_of_paper_b_follows_the_results(tmp_path):
     assert replaced(README, tables(tmp_path)) != README
 
 
+def test_readmes_table_of_paper_c_follows_the_results(tmp_path):
+    shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
+    changed = tmp_path / "deep_features" / "bot-synth_a.json"
+    content = json.loads(changed.read_text())
+    content["ba_mean"] += 0.1
+    changed.write_text(json.dumps(content))
+    assert replaced(README, tables(tmp_path)) != README
+
+
 @pytest.mark.parametrize("paper", ["colourisation", "gan_transform"])
 def test_readmes_tables_follow_the_results(tmp_path, paper):
     shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)

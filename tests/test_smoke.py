@@ -91,6 +91,7 @@ def test_every_stage_runs_and_writes_its_results(checkout):
 
 PAGES = {
     "colourisation": ("Table I", "Fig. 3", "Fig. 4", "Fig. 5", "C16", "X4"),
+    "deep_features": ("Fig. 2", "Fig. 3", "Fig. 4", "C4b", "C17", "AES-GCM", "SynthPed"),
     "gan_transform": ("Table I", "Fig. 1", "Fig. 7", "C13", "X2", "AES"),
     "sift_inversion": ("Fig. 1", "Fig. 5", "Fig. 7", "Fig. 8", "C3b", "C12", "R44_J"),
 }
@@ -148,6 +149,18 @@ def test_every_run_of_paper_b_and_every_floor_is_in_the_table(checkout):
     assert len(json.loads((results / "claims.json").read_text())["verdicts"]) == 13
 
 
+def test_every_black_box_of_paper_c_is_attacked(checkout):
+    here, _ = checkout
+    results = here / "reports/results/smoke/deep_features"
+    cells = {f"{m}-{s}" for m in ("bot", "agw", "sbs") for s in ("synth_a", "synth_b")}
+    attacks = json.loads((results / "attacks.json").read_text())
+    assert {cell["cell"] for cell in attacks["cells"]} == cells
+    for cell in cells:
+        numbers = json.loads((results / f"{cell}.json").read_text())
+        assert -1 <= numbers["attacked_centred_median"] <= 1 and 0 < numbers["ba_mean"] < 1
+    assert len(json.loads((results / "claims.json").read_text())["verdicts"]) == 18
+
+
 def test_a_second_run_has_nothing_to_do(checkout):
     here, _ = checkout
     assert "up to date" in must("dvc", "repro", "--dry", "--allow-missing", cwd=here)
@@ -188,6 +201,7 @@ def test_parameters_rerun_what_depends_on_them_and_nothing_else(change_params):
         ("scales: 1, lambda_l1: 33.3", "scales: 1, lambda_l1: 50"),
         ("epsilon: 0.251", "epsilon: 0.1"),
         ("R4_J: {inputs: [4], loss: joint}", "R4_J: {inputs: [4], loss: joint, lambda_p: 2}"),
+        ("fr_adv: {loss: fr_adv}", "fr_adv: {loss: fr_adv, rho: 0.2}"),
     )
     found = ran(here)
     after = {"score@smoke", "report@smoke", "reconstruct@smoke"}
@@ -199,10 +213,13 @@ def test_parameters_rerun_what_depends_on_them_and_nothing_else(change_params):
         *("encrypt@smoke", "cryptanalyse@smoke"),
         *(f"{s}@smoke-proposed{v}" for s in ("attack", "classify") for v in ("", "_sum")),
         *("train@smoke-R4_J", "refine@smoke-R4", "evaluate@smoke"),
+        "reconstruct@smoke-fr_adv",  # then evaluate, encrypt and cryptanalyse, as above
     }
     changed = must("dvc", "metrics", "diff", cwd=here)
     assert "colourisation/bn_sn_lam33.json" in changed and "colourisation/bn.json" not in changed
     assert "gan_transform/proposed.json" in changed and "gan_transform/plain.json" not in changed
+    assert "deep_features/bot-synth_a.json" in changed
+    assert "deep_features/sbs-synth_b.json" not in changed
     assert "sift_inversion/R4_G.json" in changed and "sift_inversion/R42_G.json" not in changed
     assert "lambda_l1" in must("dvc", "params", "diff", cwd=here)
 

@@ -424,7 +424,7 @@ def score(
         ones={name: of["popcount"] for name, of in ones.items()},
         graph=read_graph(encrypted),
         phi_factors={
-            name: max(int(of.get("phi_factor", 1)) for of in losses.values())
+            name: max(int(of.get("phi_factor") or 1) for of in losses.values())
             for name, losses in recipes.items()
             if losses
         },

@@ -200,7 +200,7 @@ def write_artifacts(
                         {
                             **{"loss": loss, "dims": dims, "phi": "hed", "phi_layer": "relu2_2"},
                             **{"w_adv": [0.06] * k, "updates_g": 30, "updates_d": 30},
-                            "phi_factor": phi_factor,
+                            "phi_factor": None if loss == "pixel" else phi_factor,
                         },
                     )
                 arrays = {
