@@ -352,7 +352,26 @@ def _against(e: Evidence, claim: Claim, others: Sequence[str]) -> Finding:
     cells = needed(e, what, *(f"distance/{name}" for name in names))
     criteria = [_lower(e, c, "distance", "fr_adv", other) for c in cells for other in others]
     finding = judge(claim.id, criteria, level=e.level, n=images(e, cells))
-    return everywhere(e, blurred(e, finding, cells), cells)
+    return everywhere(e, blurred(e, gated(e, finding, cells), cells), cells)
+
+
+def gated(e: Evidence, finding: Finding, cells: Sequence[str]) -> Finding:
+    """Withdraw a verdict that rests on generators that draw no better than the mean image does.
+
+    Of the losses with features, in every cell: what has learnt nothing tells nothing of a loss.
+    """
+    if finding.verdict not in ("supported", "contradicted"):
+        return finding
+    asked = [_lower(e, c, "distance", loss, "mean") for c in cells for loss in ("fr", "fr_adv")]
+    parts = [decide(criterion, level=e.level) for criterion in asked]
+    weak = [f"{p.name} {in_numbers(p, '')}" for p in parts if p.verdict != "supported"]
+    if not weak:
+        return finding
+    words = (
+        f"not {finding.verdict}: not shown to be nearer to the originals than the mean training"
+        f" image ({', '.join(weak)})"
+    )
+    return adding(replace(finding, verdict="inconclusive", parts=(*finding.parts, *parts)), words)
 
 
 def blurred(e: Evidence, finding: Finding, cells: Sequence[str]) -> Finding:
@@ -395,7 +414,7 @@ def c5(e: Evidence, claim: Claim) -> Finding:
     finding = judge(claim.id, criteria, level=e.level, n=images(e, cells))
     if smooth:
         finding = adding(finding, f"there is no checkerboard to remove in {', '.join(smooth)}")
-    return everywhere(e, blurred(e, finding, cells), cells)
+    return everywhere(e, blurred(e, gated(e, finding, cells), cells), cells)
 
 
 def _nearer(e: Evidence, cell: str) -> Criterion:

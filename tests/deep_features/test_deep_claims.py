@@ -19,6 +19,7 @@ TRUE = {
     **{"distance/pixel": 0.5, "distance/fr": 0.4, "distance/fr_adv": 0.3},
     **{"distance/pixel_equal": 0.55, "distance/fr_equal": 0.45},
     **{"distance/floor": 0.01, "distance/other": 0.9, "distance/wrong": 0.95},
+    "distance/mean": 0.8,
     "distance/other there": 0.9,
     **{"hf/pixel": 0.02, "hf/fr": 0.08, "hf/fr_adv": 0.06, "hf/original": 0.09},
     **{"peak/pixel": 0.2, "peak/fr": 1.2, "peak/fr_adv": 0.4, "peak/original": 0.3},
@@ -393,3 +394,13 @@ def test_a_claim_without_a_test_is_refused():
     strange = replace(PAPER, claims={"C99": replace(PAPER.claims["C1"], id="C99")})
     with pytest.raises(InputError, match="claim C99 has no test"):
         judge_claims(evidence(), strange)
+
+
+@pytest.mark.parametrize("id", ["C4", "C4b", "C5"])
+def test_generators_no_better_than_the_mean_image_decide_nothing(id):
+    for changes in ({"distance/mean": 0.35}, {"distance/mean": 0.1}):  # of fr; of both
+        finding = find(id, evidence(changes))
+        assert finding.verdict == "inconclusive"
+        assert "not supported: not shown to be nearer to the originals" in finding.reason
+    against = evidence({("agw-synth_a", "distance/fr"): 0.2, "distance/mean": 0.25})
+    assert find("C4", against).verdict == "inconclusive"
