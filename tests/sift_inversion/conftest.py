@@ -64,6 +64,7 @@ WORLD: dict[tuple[str, str], float] = {
     **{("M_R42_G", m): v for m, v in {"pd": 0.75, "log_sharp": -0.8, "id1": 0.4}.items()},
     **{(f, "id1"): 0.0 for f in FLOORS},  # of the mean image: chance
     **{(f, "pd"): 1.0 for f in FLOORS},
+    ("mean", "dcos"): 0.3,
     **{(f, "colour"): 0.0 for f in ("mean", "mean_colour", "grey")},
     **{("grey", m): v for m, v in {"chroma_error": 12.0, "id1": 1.0, "pd": 0.1}.items()},
     **{("mean_colour", m): v for m, v in {"chroma_error": 11.0, "log_sharp": -3.0}.items()},
