@@ -44,6 +44,7 @@ from stages.deep_features.blackbox import load_blackbox
 from stages.deep_features.cryptanalysis import hamming, popcount
 from stages.deep_features.cryptanalysis.measures import cosines
 from stages.deep_features.cryptanalysis.planes import words
+from stages.deep_features.cryptanalysis.reference import HEADROOM
 from stages.deep_features.features import find_models, read_features, read_sets
 from stages.deep_features.head_training import train_heads
 from stages.deep_features.heads import Heads, load_heads
@@ -52,17 +53,16 @@ from stages.deep_features.reconstructions import load_redrawing
 from stages.deep_features.reid_metrics import rank1_by, unit
 from stages.deep_features.requests import Requests
 from stages.deep_features.shufflebits.arrays import decrypt_numpy, encrypt_numpy
+from stages.deep_features.shufflebits.benes import shifts
 from stages.deep_features.shufflebits.graph import linear, look
 from stages.deep_features.shufflebits.keys import BitKey
 from stages.deep_features.shufflebits.module import delta_swaps, mask_table
 from stages.deep_features.shufflebits.native import compiler
 
-HEADROOM = 1.5  # as the attacks'
 COSINES = 2000  # test images whose cosine is computed under each wrong key
 SHOWN = 64  # images that the compiled black box is watched with
 DIMS_AT_ONCE = 64  # numbers of a feature whose bits are unpacked at once on a GPU
 RECIPE = ("epochs", "batch_size", "lr", "lr_late", "beta1", "beta2")  # of the headline heads
-SWAPS = (16, 8, 4, 2, 1, 2, 4, 8, 16)  # of a Benes network of 32 lines
 
 Features = Float32[np.ndarray, "_n d"]  # two splits need not be as large
 Predictions = Int64[np.ndarray, "_n t"]
@@ -108,7 +108,7 @@ def fresh_keys(x: UInt32[np.ndarray, "n d"], seed: list[int]) -> UInt32[np.ndarr
     Every permutation can come up, not all as often; what follows looks at numbers of ones alone.
     """
     rng, out = np.random.default_rng(seed), x.copy()
-    for shift in SWAPS:
+    for shift in shifts(32):
         lower = sum(1 << i for i in range(32) if not i & shift)
         mask = rng.integers(2**32, size=x.shape, dtype=np.uint32) & np.uint32(lower)
         moved = (out >> np.uint32(shift) ^ out) & mask

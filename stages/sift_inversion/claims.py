@@ -4,7 +4,9 @@ Statements, sources and least effects are in paper.yaml, the rules of decision i
 stages.common.claims. An effect is a difference of means over the test images, averaged over seeds,
 on common resamples; the Frechet distance is one number of all images. Departures from our
 specification: the effect that must reach a claim's delta is the mean over images, not the median;
-a spread of losses over two or three seeds (C3b) is reported and decides nothing.
+a spread of losses over two or three seeds (C3b) is reported and decides nothing; a verdict is
+withdrawn if the run it rests on is not shown to be nearer to the originals than the mean training
+image (``gated``).
 """
 
 import math
