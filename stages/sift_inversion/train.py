@@ -9,6 +9,7 @@ Departures: a run's length is given in images seen, since "until convergence" na
 has torch's constants; images are held out for a validation loss, which chooses nothing.
 """
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +56,7 @@ def train_one(
     loss: dict[str, Any],
     share: Fraction,
     lr: PositiveFloat,
+    lr_end: Fraction,
     beta1: Decay,
     beta2: Decay,
     batch_size: int,
@@ -93,6 +95,8 @@ def train_one(
     steps, steps_per_epoch = max(1, images // batch_size), n // batch_size
 
     def step(i: int) -> dict[str, Tensor]:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * (lr_end + (1 - lr_end) * (1 + math.cos(math.pi * i / steps)) / 2)
         batch = batch_at(i, seed=seed, size=n, batch_size=batch_size)
         batch = batch[fabric.global_rank :: fabric.world_size]
         maps, y, place = pairs.at(pairs.fit[batch.numpy()])
@@ -169,6 +173,7 @@ def train(
     phi_size: PositiveInt | None,
     share: Fraction,
     lr: PositiveFloat,
+    lr_end: Fraction,
     beta1: Decay,
     beta2: Decay,
     batch_size: PositiveInt,
@@ -179,7 +184,8 @@ def train(
     """Train one run's network with every seed; checkpoints go when all seeds' files are written.
 
     ``loss``: "l2" is eq. (4), "joint" eq. (7), "l2+p" the same without the style term. ``share`` is
-    that of the training images, ``images`` how many are seen in all.
+    that of the training images, ``images`` how many are seen in all. The rate falls by a cosine
+    from ``lr`` to ``lr_end`` times that.
 
     Raises
     ------

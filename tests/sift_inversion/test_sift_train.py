@@ -44,6 +44,7 @@ SETTINGS = {
     "phi_size": 16,
     "share": 1,
     "lr": 1e-3,
+    "lr_end": 1,
     "beta1": 0.9,
     "beta2": 0.999,
     "batch_size": 4,
@@ -175,6 +176,24 @@ def test_the_same_seed_gives_the_same_bytes_and_seeds_differ(made, tmp_path):
         assert (both / name).read_bytes() == (one / name).read_bytes()
     a, b = ((both / f"weights-s{seed}.safetensors").read_bytes() for seed in (0, 1))
     assert a != b
+
+
+def test_the_rate_falls_by_a_cosine_to_its_end(made, tmp_path, monkeypatch):
+    rates = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, *args, **kwargs):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(*args, **kwargs)
+
+    monkeypatch.setattr("stages.sift_inversion.train.Adam", Watched)
+    for end, wanted in ((0.5, [1, 0.75]), (1, [1, 1])):
+        rates.clear()
+        out = tmp_path / "p" / "train" / f"end{end}"
+        train(*made, out, **{**SETTINGS, "lr_end": end})
+        half = len(rates) // 2
+        assert [rates[0], rates[half]] == pytest.approx([1e-3 * w for w in wanted])
+        assert 1e-3 * end <= rates[-1] <= 1e-3
 
 
 KILLED = """
