@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test smoke lint report verdicts data bench clean
+.PHONY: help reproduce test smoke lint report verdicts diff data bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,11 @@ report: data ## render the reports again from the results
 
 verdicts: .venv/done ## print the verdicts and where the reports are
 	@$(RUN) python -m stages.scoreboard.verdicts --show
+
+OLD = HEAD
+NEW = workspace
+diff: .venv/done ## what changed beyond noise: verdicts, parameters, numbers; OLD=HEAD~3 NEW=workspace
+	@$(RUN) python -m stages.scoreboard.diff '$(OLD)' '$(NEW)'
 
 bench: data ## measure speed on this machine, into reports/bench
 	$(RUN) sh -ec 'for paper in colourisation ciphers shufflebits sift; do python tests/benchmarks/$$paper.py; done'
