@@ -429,7 +429,7 @@ def attack_curves(attacks: Mapping[str, Any], iiid: Mapping[str, Any] | None) ->
         known = own.query("curve == 'known floats'")
         known = known.assign(x=known.x.astype(int)).sort_values("x")
         _line(axes[2], known.x.tolist(), known, style, cell)
-        weak = ((iiid or {}).get("weak") or {}).get(cell)
+        weak = next((row for row in (iiid or {}).get("weak", ()) if row["cell"] == cell), None)
         if weak:
             left = np.asarray(weak["sorted"])
             share = np.arange(1, len(left) + 1) / len(left)

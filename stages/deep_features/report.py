@@ -762,9 +762,13 @@ def ciphertexts(run: Run) -> Html:
         return page.not_run("What ciphertexts show", f"{COMMAND}encrypt")
     rows: list[list[object]] = []
     records: list[dict[str, object]] = []
-    pairs = {row["cell"]: row for row in run.iiid["retrieval"]}
-    for cell, weak in run.iiid["weak"].items():
-        pair, ones, nan = pairs.get(cell, {}), run.iiid["ones"].get(cell), run.iiid["nan"][cell]
+    pairs, all_ones, all_nan = (
+        {row["cell"]: {k: v for k, v in row.items() if k != "cell"} for row in run.iiid[key]}
+        for key in ("retrieval", "ones", "nan")
+    )
+    for weak in run.iiid["weak"]:
+        cell = weak["cell"]
+        pair, ones, nan = pairs.get(cell, {}), all_ones.get(cell), all_nan[cell]
         told = None
         if ones:
             told = f"{draw.fixed(ones['mutual'], 2)} of {draw.fixed(ones['leading'], 2)}"
@@ -792,7 +796,7 @@ def ciphertexts(run: Run) -> Html:
                 **{f"NaN {key}": value for key, value in nan.items()},
             }
         )
-    limit = draw.fixed(next(iter(run.iiid["weak"].values()))["limit"], 2)
+    limit = draw.fixed(run.iiid["weak"][0]["limit"], 2)
     heads = [("", "black box")]
     heads += [("rank-1 (%)", name) for name in ("plain, cosine", "one key, Hamming")]
     heads += [("number of ones (bits)", name) for name in ("entropy", "of sign and exponent")]

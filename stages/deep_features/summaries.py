@@ -19,9 +19,9 @@ permuted labels, as wide as the intervals.
 
 iiid.json (Sec. III-D): {"level", "keys": random keys, "rows": [{"cell", "condition", "mean":
 estimate, "chance", "tasks": {attribute: {"ba": estimate, "chance"}}, "distance": estimate or null,
-"images": test images}], "retrieval": [{"cell", "plain", "hamming": estimates}], "ones": {cell:
-{"popcount", "leading", "mutual": bits}}, "nan": {cell: {"mean", "q95", "max"}}, "weak": {cell:
-{"keys", "share", "limit", "median", "q95", "max", "sorted": |cosines| of single keys}}}.
+"images": test images}], "retrieval": [{"cell", "plain", "hamming": estimates}], "ones": [{"cell",
+"popcount", "leading", "mutual": bits}], "nan": [{"cell", "mean", "q95", "max"}], "weak": [{"cell",
+"keys", "share", "limit", "median", "q95", "max", "sorted": |cosines| of single keys}]}.
 Conditions: ``CONDITIONS``; attacked and unattacked are of the attacked images alone.
 
 attacks.json: {"level", "synthetic": [{"kind", "dims", "n", "median": of
@@ -297,7 +297,7 @@ def iiid(
     ones : cell -> ``estimates.kept_by_every_key`` of its features.
     limit : |cosine| that a weak key leaves.
     """
-    rows, retrieval, nan, weak = [], [], {}, {}
+    rows, retrieval, nan, weak = [], [], [], []
     for cell in cells:
         name, own = cell.name, e.scores.get(cell.name, {})
         for condition in CONDITIONS:
@@ -326,22 +326,25 @@ def iiid(
             pair = {key: _found(e, name, f"rank1/{key}") for key in ("plain", "hamming")}
             retrieval.append({"cell": name, **pair})
         if cell.encrypted:
-            nan[name] = _spread(cell.encrypted["nan_share"])
+            nan.append({"cell": name, **_spread(cell.encrypted["nan_share"])})
             left = np.abs(cell.encrypted["wrong_cos"])
-            weak[name] = {
-                "keys": left.shape[1],
-                "share": float((left >= limit).mean()),
-                "limit": limit,
-                "median": float(np.median(left)),
-                **{k: v for k, v in _spread(left).items() if k != "mean"},
-                "sorted": np.sort(left, axis=None)[::-1].tolist(),
-            }
+            weak.append(
+                {
+                    "cell": name,
+                    "keys": left.shape[1],
+                    "share": float((left >= limit).mean()),
+                    "limit": limit,
+                    "median": float(np.median(left)),
+                    **{k: v for k, v in _spread(left).items() if k != "mean"},
+                    "sorted": np.sort(left, axis=None)[::-1].tolist(),
+                }
+            )
     return {
         "level": e.level,
-        "keys": max((of["keys"] for of in weak.values()), default=0),
+        "keys": max((of["keys"] for of in weak), default=0),
         "rows": rows,
         "retrieval": retrieval,
-        "ones": {cell: dict(of) for cell, of in ones.items()},
+        "ones": [{"cell": cell, **of} for cell, of in ones.items()],
         "nan": nan,
         "weak": weak,
     }

@@ -349,7 +349,7 @@ def leakage_table(partial: Mapping[str, Any]) -> pd.DataFrame:
     rows = []
     for (curve, mode, place), points in curves.items():
         known = [point for point in points if point.get("removed") is not None]
-        start = {"part": None, "removed": 0.0, "values": partial["full"]}
+        start = {"part": None, "removed": 0.0, "values": partial["full"][0]["values"]}
         alone = curve.startswith("only")
         for point in [*([start] * (not alone)), *known]:
             for metric, cell in point["values"].items():

@@ -841,7 +841,7 @@ def _partial_table(partial: Mapping[str, Any], run: Run) -> Html:
         boxed = [_fixed(values[m]["value"], m) if m in values else Html("") for m in inside]
         rows.append([words, share, *cells, *boxed])
 
-    add("all keypoints", 0.0, partial["full"])
+    add("all keypoints", 0.0, partial["full"][0]["values"])
     centred = [box for box in partial["boxes"] if box["place"] == "centre"]
     for mode, same in groupby(centred, key=lambda box: box["mode"]):
         rules.append(len(rows))

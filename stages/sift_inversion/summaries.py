@@ -13,12 +13,14 @@ table.json: {"level", "metrics": [{"name", "unit", "better": "lower" | "higher" 
 "phi" (name or null), "images_seen", "trained_on", "collapsed": seeds whose discriminator won. Rows
 are in the order of ``RUNS``, a set's floors behind its runs.
 
-partial.json: {"run": name or null, "set", "level", "full": {metric: cell}, "boxes": [{"condition",
-"mode", "place", "f", "removed", "values": {metric: cell}}], "keeps": [{"condition", "p", "removed",
-"values"}], "sigmas": [{"condition", "half": "above" | "below", "removed", "values"}]}. ``removed``
-is the mean share of the keypoints, or null. ``boxes`` are sorted by mode, place and f, ``keeps`` by
-p. A box's values have psnr, pd and log_sharp each _in and _out, too; on the same pixels pd_in_full
-and pd_out_full of all keypoints, pd_in_mean and pd_in_mean_colour of the floors pasted there.
+partial.json: {"run": name or null, "set", "level", "full": [{"condition", "values": {metric:
+cell}}], "boxes": [{"condition", "mode", "place", "f", "removed", "values"}], "keeps":
+[{"condition", "p", "removed", "values"}], "sigmas": [{"condition", "half": "above" | "below",
+"removed", "values"}]}. ``full``, of all keypoints, is one or none: a list, which ``dvc metrics``
+leaves out, as the run's own file shows the same. ``removed`` is the mean share of the keypoints,
+or null. ``boxes`` are sorted by mode, place and f, ``keeps`` by p. A box's values have psnr, pd and
+log_sharp each _in and _out, too; on the same pixels pd_in_full and pd_out_full of all keypoints,
+pd_in_mean and pd_in_mean_colour of the floors pasted there.
 
 ablation.json: {"level", "axes": [{"axis", "what", "rows": [{"first", "second", "change", "set",
 "effects": {metric: {"first", "second", "difference": second - first, "lo", "hi", "better": true |
@@ -41,7 +43,7 @@ import numpy as np
 
 from stages.common.claims import Estimate, MissingEvidenceError, Paper
 from stages.sift_inversion.claims import Evidence
-from stages.sift_inversion.evaluations import OF_BOXES, OF_REGIONS, REGIONS, Arrays
+from stages.sift_inversion.evaluations import FULL, OF_BOXES, OF_REGIONS, REGIONS, Arrays
 from stages.sift_inversion.keypoints import SCALES
 from stages.sift_inversion.partial import parse_box
 
@@ -226,7 +228,7 @@ def partial(
     found: dict[str, Any] = {"run": evidence.partial_run, "level": evidence.level}
     kinds: dict[str, list[dict[str, Any]]] = {"boxes": [], "keeps": [], "sigmas": []}
     if evidence.partial_run is None:
-        return {**found, "set": None, "full": {}, **kinds}
+        return {**found, "set": None, "full": [], **kinds}
     run = evidence.partial_run
     n = evidence.images(run)
     for condition, scores in evidence.partial.items():
@@ -253,10 +255,11 @@ def partial(
             kinds["sigmas"].append({**entry, "half": rest})
     kinds["boxes"].sort(key=lambda box: (box["mode"], box["place"], box["f"]))
     kinds["keeps"].sort(key=lambda keep: keep["p"])
-    full = {
+    values = {
         m: _cell(e, evidence.level, counts.get(run, {}).get(m, n))
         for m, e in _measured(evidence, run).items()
     }
+    full = [{"condition": FULL, "values": values}]
     return {**found, "set": evidence.runs[run].image_set, "full": full, **kinds}
 
 

@@ -177,7 +177,8 @@ def test_missing_files_are_no_figure(tmp_path, artifacts_tree):
 
 
 def test_curves_are_sorted_by_what_the_adversary_has():
-    figure, table = draw.attack_curves(_attacks(), {"weak": {ONE: {"sorted": [0.5, 0.2, 0.1]}}})
+    weak = [{"cell": ONE, "sorted": [0.5, 0.2, 0.1]}]
+    figure, table = draw.attack_curves(_attacks(), {"weak": weak})
     vectors, references, known, weak = figure.axes
     assert list(vectors.lines[0].get_xdata()) == [1, 4, 16]
     assert list(vectors.lines[0].get_ydata()) == [0.9, 0.93, 0.95]

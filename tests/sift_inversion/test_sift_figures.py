@@ -158,7 +158,7 @@ def _partial(**changes):
         "run": "R42_G",
         "set": "faces",
         "level": 0.95,
-        "full": {"pd": _cell(0.4), "id1": _cell(80.0)},
+        "full": [{"condition": "full", "values": {"pd": _cell(0.4), "id1": _cell(80.0)}}],
         "boxes": [{**box, "values": {"pd": _cell(0.6), "pd_in": _cell(0.9)}}],
         "keeps": [
             {"condition": "keep-0.1", "p": 0.1, "removed": 0.9, "values": {"pd": _cell(0.8)}},

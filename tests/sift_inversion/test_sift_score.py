@@ -136,7 +136,9 @@ def test_curves_are_sorted_by_what_was_removed(scored, unchanged_artifacts):
     arrays = read_npz(unchanged_artifacts / "evaluate/R42_G/box-centre-centre-0.1.npz")
     assert first["removed"] == pytest.approx(arrays["removed"].mean(), rel=1e-4)
     assert first["values"]["pd_in"]["value"] == pytest.approx(arrays["pd_in"].mean(), rel=1e-4)
-    assert found["full"]["pd"] == rows(scored)["faces", "R42_G"]["values"]["pd"]
+    (full,) = found["full"]
+    assert full["condition"] == "full"
+    assert full["values"] == rows(scored)["faces", "R42_G"]["values"]
 
 
 def test_ablations_are_differences_of_the_second_run_to_the_first(scored):
@@ -278,7 +280,7 @@ def test_without_partial_inputs_c5_is_not_run(artifacts_tree):
     found = run(artifacts_tree(runs=FEW, conditions=()))
     assert details(found)["C5"]["reason"] == "no run was fed a part of the keypoints"
     assert found["partial.json"] == {
-        **{"run": None, "set": None, "level": 0.95, "full": {}},
+        **{"run": None, "set": None, "level": 0.95, "full": []},
         **{"boxes": [], "keeps": [], "sigmas": []},
     }
 
