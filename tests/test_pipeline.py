@@ -211,3 +211,38 @@ def test_the_active_profile_is_the_embedded_one():
 def test_results_hold_json_only():
     """Every file below a metrics directory is read as metrics by DVC."""
     assert {p.suffix for p in Path("reports/results").rglob("*") if p.is_file()} <= {".json"}
+
+
+def shown_by_dvc(content, name, inside=False):
+    """Count the scalars in the maps that name a variant, by a key or a value: what DVC shows."""
+    here = inside or name in content.values()
+    count = 0
+    for key, value in content.items():
+        if isinstance(value, dict):
+            count += shown_by_dvc(value, name, here or key == name)
+        elif here and value is not None and not isinstance(value, list):
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_dvc_metrics_shows_few_numbers_of_a_variant_under_short_names(paper):
+    """At most 50: with the verdicts that it changes `dvc metrics diff` has at most 60 rows."""
+    files = Path("reports/results/embedded", paper).glob("*.json")
+    found = {path.stem: json.loads(path.read_text()) for path in files}
+    variants = [
+        name for name, content in found.items() if any(f"{k}_ci" in content for k in content)
+    ]
+    assert variants
+    for name in variants:
+        own = [k for k, v in found[name].items() if isinstance(v, (int, float, str))]
+        assert max(map(len, own)) <= 30
+        others = sum(shown_by_dvc(of, name) for table, of in found.items() if table != name)
+        assert 0 < len(own) + others <= 50, name
+
+
+def test_the_plots_are_the_figures_of_the_reports():
+    """Images alone: a table (.csv) makes the page of `dvc plots diff` load scripts from the net."""
+    declared = YAML(typ="safe").load(Path("dvc.yaml"))["plots"]
+    figures = Path("reports/embedded").glob("*/*.png")
+    assert declared == sorted(f"reports/${{profile}}/{f.parent.name}/{f.name}" for f in figures)
