@@ -443,7 +443,7 @@ def printout(found: Comparison, width: int, *, everything: bool = False) -> str:
     lines += [f"moved beyond noise: {len(moved)} of {len(measured)} numbers with an interval"]
     if moved:
         lines += ["  old, new, difference [its interval, as if old and new were independent],"]
-        lines += ["  times its noise; what README shows first"]
+        lines += ["  times its noise; the metrics of README's tables first"]
     lines += _listed(moved, width, most)
     lines += ["", f"without an interval, changed: {len(bare)}", *_listed(bare, width, most)]
     lines += ["", f"within noise: {len(within)} changed, {equal} did not"]
