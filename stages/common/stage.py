@@ -1,20 +1,23 @@
 """The frame of every stage: command line, parameters, provenance, errors in one sentence."""
 
 import argparse
-import ctypes
+import errno
+import hashlib
 import inspect
 import json
 import os
 import platform
 import resource
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
 from pathlib import Path
 
+import stages
+from stages import die_with_parent
 from stages.common.errors import InputError
 from stages.common.files import write_json
 from stages.common.params import PARAMS, stage_params
@@ -30,11 +33,18 @@ PACKAGES = (
 )
 
 
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent dies, so that a killed DVC leaves no orphan."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+# what the machine refuses, not what the code does wrong
+REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENOMEM,
+}
 
 
 def _commit() -> str:
@@ -68,6 +78,69 @@ def _device() -> dict[str, object]:
     return facts
 
 
+def _sources() -> dict[Path, str]:
+    """Return {file: SHA-256} of the code below ``stages``."""
+    files = [file for folder in stages.__path__ for file in Path(folder).rglob("*.py")]
+    return {file.resolve(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _edited(before: dict[Path, str]) -> list[Path]:
+    """Return the files of loaded modules that are not what they were ``before``."""
+    loaded = {
+        Path(module.__file__).resolve()
+        for name, module in list(sys.modules.items())
+        if name == "__main__" or name.split(".")[0] == "stages"
+        if getattr(module, "__file__", None)
+    }
+    now = _sources()
+    return sorted(file for file in loaded & before.keys() if now.get(file) != before[file])
+
+
+def _stay(what: str | Path, how: str, before: object, now: object) -> InputError:
+    return InputError(
+        what,
+        f"{how} while the stage ran, so DVC would note what did not make the result",
+        expected=before,
+        found=now,
+        remedy="run dvc repro again; only this stage is repeated",
+    )
+
+
+def _refused(error: Exception) -> InputError | None:
+    """Return what the machine refused (memory, disk, a process) in one sentence, or None."""
+    said = " ".join(str(error).split())[:200]
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        return InputError(
+            error.filename or "this machine",
+            "cannot be used",
+            expected="room and permission",
+            found=error.strerror,
+            remedy="mend that and run dvc repro again; finished stages and checkpoints are kept",
+        )
+    if isinstance(error, BrokenProcessPool):
+        return InputError(
+            "a worker process",
+            "was ended from outside",
+            expected="it to finish its work",
+            found=said,
+            remedy="look for lack of memory, then run dvc repro again; finished stages and"
+            " checkpoints are kept",
+        )
+    torch_lacks = isinstance(error, RuntimeError) and (
+        "out of memory" in said or "allocate memory" in said
+    )
+    if isinstance(error, MemoryError) or torch_lacks:
+        return InputError(
+            "this machine",
+            "has too little memory for the stage",
+            expected="room for the sizes in params.yaml",
+            found=said or "none left",
+            remedy="free some or lower batch_size or the number of images in the profile, then run"
+            " dvc repro again; finished stages and checkpoints are kept",
+        )
+    return None
+
+
 def short(value: object) -> str:
     """Write a parameter for the terminal, long lists cut."""
     text = str(value)
@@ -82,7 +155,9 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
     ``<verb>/<cell>``), which lies outside DVC's outs, so that seconds and hardware never make the
     lock differ.
 
-    Exits with status 2 and one sentence on bad input, 3 if training diverged.
+    Exits with status 2 and one sentence on bad input, when the machine refuses memory or disk, or
+    when the stage's parameters or code were edited while it ran (DVC hashes them afterwards, and
+    would note them as what made the result); with 3 if training diverged.
     """
     die_with_parent()
     paths = [
@@ -100,15 +175,26 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     label = f"{name} [{args.profile}{', ' + args.variant if args.variant else ''}]"
     files = {path: getattr(args, path) for path in paths}
-    try:
-        params = stage_params(
+
+    def parameters() -> dict:
+        return stage_params(
             function, name, profile=args.profile, variant=args.variant, path=args.params
         )
+
+    try:
+        code, params = _sources(), parameters()
         print(f"{label}: {', '.join(f'{k} {v}' for k, v in files.items())}", flush=True)
         print(f"{label}: {', '.join(f'{k}={short(v)}' for k, v in params.items())}", flush=True)
         start = time.perf_counter()
         facts = function(*files.values(), **params) or {}
         seconds = time.perf_counter() - start
+        now = parameters()
+        if now != params:
+            key = next(k for k in {**params, **now} if params.get(k) != now.get(k))
+            before, after = (f"{key}={of.get(key)!r}" for of in (params, now))
+            raise _stay(args.params, "was edited", before, after)
+        for file in _edited(code):
+            raise _stay(file, "was edited", "the code that was loaded", "other code")
         paper, verb = name.split(".")
         out = files[paths[-1]]
         cell = f"{verb}-{out.stem}" if out.parent.name == verb else verb
@@ -134,6 +220,11 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
         sys.exit(_fail(label, error, 2))
     except FloatingPointError as error:
         sys.exit(_fail(label, error, 3))
+    except Exception as error:
+        refused = _refused(error)
+        if refused is None:
+            raise
+        sys.exit(_fail(label, refused, 2))
     print(f"{label}: wrote {out} in {seconds:.1f} s", flush=True)
 
 
