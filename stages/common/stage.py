@@ -87,10 +87,10 @@ def _sources() -> dict[Path, str]:
 def _edited(before: dict[Path, str]) -> list[Path]:
     """Return the files of loaded modules that are not what they were ``before``."""
     loaded = {
-        Path(module.__file__).resolve()
+        Path(file).resolve()
         for name, module in list(sys.modules.items())
         if name == "__main__" or name.split(".")[0] == "stages"
-        if getattr(module, "__file__", None)
+        if (file := getattr(module, "__file__", None))
     }
     now = _sources()
     return sorted(file for file in loaded & before.keys() if now.get(file) != before[file])

@@ -55,6 +55,9 @@ def parse(text: str, lock: str) -> list[Entry]:
             listed = {"": {"outs": content["outs"]}}
         else:
             listed = content["stages"]
+            for stage, parts in listed.items():
+                if not parts["cmd"]:
+                    raise KeyError(f"cmd of {stage}")
         entries = [
             (lock, stage, kind, item["path"], item["md5"], item.get("size"))
             for stage, parts in listed.items()
