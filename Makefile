@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test smoke lint report verdicts diff data bench clean
+.PHONY: help reproduce verify test smoke lint report verdicts diff data bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,8 +19,12 @@ data: .venv/done ## fetch the embedded image sets (from this clone, no network)
 	@$(RUN) dvc pull --quiet data.dvc
 
 reproduce: data ## run what is missing or changed, print the verdicts and where the reports are
+	@$(RUN) python -m stages.scoreboard.mend
 	$(RUN) dvc repro
 	@$(RUN) python -m stages.scoreboard.verdicts --show
+
+verify: data ## hold every committed number against what made it; repeats one training
+	@$(RUN) python -m stages.scoreboard.verify
 
 test: data lint ## all tests, the smoke pipeline among them
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

@@ -324,7 +324,10 @@ def render(notebook: Path, page: Path, figures: Path, **parameters: object) -> N
             remedy="give a folder of the page's own folder",
         )
     page.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=page.parent, prefix=".render-") as folder:
+    mark = f".render-{figures.name}-"
+    for left in page.parent.glob(f"{mark}*"):  # by a render of this page that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=page.parent, prefix=mark) as folder:
         drawn = Path(folder) / figures.name  # the same name, since the page links into it
         drawn.mkdir()
         content = to_html(execute(notebook, figures=str(drawn), **parameters))

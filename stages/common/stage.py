@@ -155,9 +155,9 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
     ``<verb>/<cell>``), which lies outside DVC's outs, so that seconds and hardware never make the
     lock differ.
 
-    Exits with status 2 and one sentence on bad input, when the machine refuses memory or disk, or
+    Exits with one sentence and status 2 on bad input, when the machine refuses memory or disk, or
     when the stage's parameters or code were edited while it ran (DVC hashes them afterwards, and
-    would note them as what made the result); with 3 if training diverged.
+    would note them as what made the result); 3 if training diverged; 130 on Ctrl-C.
     """
     die_with_parent()
     paths = [
@@ -220,6 +220,8 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
         sys.exit(_fail(label, error, 2))
     except FloatingPointError as error:
         sys.exit(_fail(label, error, 3))
+    except KeyboardInterrupt:
+        sys.exit(_fail(label, "interrupted; run dvc repro to go on from the last checkpoint", 130))
     except Exception as error:
         refused = _refused(error)
         if refused is None:
@@ -228,6 +230,6 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
     print(f"{label}: wrote {out} in {seconds:.1f} s", flush=True)
 
 
-def _fail(label: str, error: Exception, status: int) -> int:
+def _fail(label: str, error: Exception | str, status: int) -> int:
     print(f"error: {label}: {error}", file=sys.stderr, flush=True)
     return status

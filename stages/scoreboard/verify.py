@@ -16,6 +16,8 @@ pages        the tables of the pages in git are those of the results
 
 import argparse
 import contextlib
+import importlib
+import importlib.util
 import os
 import random
 import subprocess
@@ -23,11 +25,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from stages.common.errors import InputError, suggestion
 from stages.common.params import load_params
-from stages.scoreboard import readme, rerun
+from stages.scoreboard import readme, reliability, rerun
 from stages.scoreboard.rehash import Entry, damaged, lacking, locks, objects, read, rehash
 
 OK, FAILED, NOT_CHECKED = "ok", "FAILED", "not checked"
@@ -37,7 +40,15 @@ REPRO = "run dvc repro"
 # page -> what its text should be, given what it is
 PAGES: dict[str, Callable[[str], str]] = {
     "README.md": lambda text: readme.replaced(text, readme.tables()),
+    "docs/reliability.md": reliability.rendered,
 }
+if importlib.util.find_spec("stages.scoreboard.findings"):
+
+    def _findings(_: str) -> str:
+        page = importlib.import_module("stages.scoreboard.findings")
+        return page.rendered(page.TEMPLATE.read_text(encoding="utf-8"), page.sources())
+
+    PAGES["docs/findings.md"] = _findings
 
 
 @dataclass(frozen=True)
@@ -249,16 +260,20 @@ def pages(root: Path) -> Iterator[Line]:
             yield _judged(f"page {name}", wrong, "its numbers are those of the results")
 
 
-def _first(text: str, expected: str) -> str:
-    pairs = zip(text.splitlines(), expected.splitlines(), strict=False)
-    number, (old, new) = next(
-        ((i, pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1]), (0, ("", ""))
-    )
+def _first(name: str, text: str, expected: str) -> str:
+    """Return a sentence about the first line that differs."""
+    pairs = enumerate(zip_longest(text.splitlines(), expected.splitlines(), fillvalue=""), 1)
+    number, (old, new) = next(((i, pair) for i, pair in pairs if pair[0] != pair[1]), (0, ("", "")))
     at = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0)
     begin = max(0, at - 20)
-    return (
-        f"line {number} is not that of the results: expected '...{new[begin : at + 30]}...',"
-        f" found '...{old[begin : at + 30]}...'; run python -m stages.scoreboard.readme"
+    return str(
+        InputError(
+            f"{name} line {number}",
+            "is not what the results say",
+            expected=f"'...{new[begin : at + 30]}...'",
+            found=f"'...{old[begin : at + 30]}...'",
+            remedy=f"run python -m stages.scoreboard.{Path(name).stem.lower()}",
+        )
     )
 
 

@@ -151,6 +151,19 @@ def test_what_the_machine_refuses_is_one_sentence(folder, capsys, error, says):
     assert says in said and "run dvc repro again" in said
 
 
+def test_an_interrupted_stage_says_so_in_one_sentence(folder, capsys):
+    def slow(data, out, *, steps: PositiveInt):
+        """Take so long that somebody presses Ctrl-C."""
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        run(slow, "demo.train", ["params.yaml", "out", "--profile", "small"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == (
+        "error: demo.train [small]: interrupted; run dvc repro to go on from the last checkpoint\n"
+    )
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a mistake"), OSError(errno.ENOENT, "no such")])
 def test_mistakes_of_the_code_keep_their_traceback(folder, error):
     def mistaken(data, out, *, steps: PositiveInt):

@@ -45,10 +45,22 @@ class Checkout:
         params = here / "params.yaml"
         text = params.read_text(encoding="utf-8")
         params.write_text(re.sub(r"(?m)^profile: *\w+", f"profile: {profile}", text, count=1))
-        own = f"[core]\n    site_cache_dir = {here}/.dvc/site\n"
-        (here / ".dvc" / "config.local").write_text(own)
+        self._configure()
         self._run("git", "init", "-q")
         self._run("dvc", "pull", "-q", "data.dvc")
+
+    def copy(self, here: Path) -> "Checkout":
+        """Return a copy of this copy, models and cache included."""
+        shutil.copytree(self.here, here, symlinks=True, dirs_exist_ok=True)
+        other = object.__new__(Checkout)
+        other.here, other.profile = here, self.profile
+        other.mark, other._parsed = uuid.uuid4().hex, {}
+        other._configure()
+        return other
+
+    def _configure(self) -> None:
+        own = f"[core]\n    site_cache_dir = {self.here}/.dvc/site\n"
+        (self.here / ".dvc" / "config.local").write_text(own)
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of everything that runs here."""

@@ -234,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-") as folder:
         whole = Checkout(Path(folder).resolve() / "whole", given.profile)
+        killed = whole.copy(Path(folder).resolve() / "killed")
         undisturbed = whole.finish(targets)
         if undisturbed.process.returncode:
             raise SystemExit(undisturbed.text()[-3000:])
@@ -249,7 +250,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                     else f"{entry.lock[:-5]}.yaml:{entry.stage}"
                 )
                 outs.setdefault(name, entry.path)
-        killed = Checkout(Path(folder).resolve() / "killed", given.profile)
         facts = disturb(killed, targets, plan(seconds, given.kills, given.seed, moments), outs)
         a, b = whole.fingerprints(), killed.fingerprints()
         differences = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))

@@ -86,5 +86,5 @@ def test_files_are_mended_in_place_and_the_second_time_nothing_is_said(tmp_path,
     assert blocks(lock.read_text()) == blocks(WHOLE)
     assert mend(tmp_path) == []
     shutil.rmtree(tmp_path / ".git")
-    lock.write_text(cut)
+    lock.write_text(cut[:-75])
     assert len(mend(tmp_path)) == 1 and lock.read_text().startswith("schema")
