@@ -38,7 +38,7 @@ smoke: data ## every stage, tiny, in a copy of this checkout
 	$(RUN) python -m pytest -q tests/test_smoke.py
 
 report: data ## render the reports again from the results
-	$(RUN) sh -ec 'for paper in colourisation deep_features gan_transform sift_inversion; do dvc repro --force --single-item stages/$$paper/dvc.yaml:report; done'
+	$(RUN) sh -ec 'for paper in stages/*/paper.yaml; do dvc repro --force --single-item $${paper%paper.yaml}dvc.yaml:report; done'
 
 verdicts: .venv/done ## print the verdicts and where the reports are
 	@$(RUN) python -m stages.scoreboard.verdicts --show

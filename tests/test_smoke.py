@@ -1,52 +1,22 @@
 """The whole DAG at its smallest, in a copy of this checkout, as a user runs it."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
+from checkout import IDENTITY, choose_profile, copy_checkout, must, shell
 
 pytestmark = pytest.mark.timeout(2400)  # the first test waits for the whole pipeline
 
 
-def shell(*command, cwd, **env):
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(cwd), "CKPT_DIR": "", **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done
-
-
-def must(*command, cwd):
-    done = shell(*command, cwd=cwd)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """Copy what git knows or would add, choose the smoke profile, run everything once."""
-    here = tmp_path_factory.mktemp("checkout")
-    listed = must("git", "ls-files", "-co", "--exclude-standard", cwd=Path())
-    for name in listed.splitlines():
-        if Path(name).is_file():
-            (here / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(name, here / name)
-    params = here / "params.yaml"
-    params.write_text(params.read_text().replace("profile: embedded", "profile: smoke", 1))
-    must("git", "init", "-q", cwd=here)
-    must("dvc", "pull", "data.dvc", cwd=here)
+    """Choose the smoke profile in a copy of the checkout and run everything once."""
+    here = copy_checkout(tmp_path_factory.mktemp("checkout"))
+    choose_profile(here, "smoke")
     log = must("dvc", "repro", cwd=here)
     must("git", "add", "-A", cwd=here)
-    identity = ("-c", "user.name=smoke", "-c", "user.email=smoke@example.org")
-    must("git", *identity, "commit", "-qm", "smoke", cwd=here)
+    must("git", *IDENTITY, "commit", "-qm", "smoke", cwd=here)
     return here, log
 
 
