@@ -1,5 +1,6 @@
 # Linux, Python 3.11 or 3.12, git, make. `make help` lists what there is.
 PYTHON ?= python3
+JOBS ?= 1
 BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 .DEFAULT_GOAL := help
@@ -18,9 +19,9 @@ help: ## this list
 data: .venv/done ## fetch the embedded image sets (from this clone, no network)
 	@$(RUN) dvc pull --quiet data.dvc
 
-reproduce: data ## run what is missing or changed, print the verdicts and where the reports are
+reproduce: data ## run what is missing or changed (JOBS=n: n stages at once), print the verdicts
 	@$(RUN) python -m stages.scoreboard.mend
-	$(RUN) dvc repro
+	@$(RUN) python -m stages.scoreboard.reproduce --jobs $(JOBS)
 	@$(RUN) python -m stages.scoreboard.verdicts --show
 
 verify: data ## hold every committed number against what made it; repeats one training

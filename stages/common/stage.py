@@ -141,6 +141,16 @@ def _refused(error: Exception) -> InputError | None:
     return None
 
 
+def provenance_file(name: str, profile: str, out: Path) -> Path:
+    """Return where stage ``name`` records its run: ``<profile>/<paper>/<verb>[-<cell>].json``.
+
+    Its ``out`` is ``.../<verb>/<cell>`` if the stage has cells, and something else if not.
+    """
+    paper, verb = name.split(".")
+    cell = f"{verb}-{out.stem}" if out.parent.name == verb else verb
+    return PROVENANCE / profile / paper / f"{cell}.json"
+
+
 def short(value: object) -> str:
     """Write a parameter for the terminal, long lists cut."""
     text = str(value)
@@ -151,9 +161,8 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
     """Run stage ``name`` ("<paper>.<verb>"): paths, then ``--profile`` and ``--variant``.
 
     ``function(*paths, **params)`` may return a dict of facts (``images_per_s``, ...) for its
-    provenance file ``reports/provenance/<profile>/<paper>/<verb>[-<cell>].json`` (a cell: an out
-    ``<verb>/<cell>``), which lies outside DVC's outs, so that seconds and hardware never make the
-    lock differ.
+    provenance file (see :func:`provenance_file`), which lies outside DVC's outs, so that seconds
+    and hardware never make the lock differ.
 
     Exits with one sentence and status 2 on bad input, when the machine refuses memory or disk, or
     when the stage's parameters or code were edited while it ran (DVC hashes them afterwards, and
@@ -195,14 +204,12 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
             raise _stay(args.params, "was edited", before, after)
         for file in _edited(code):
             raise _stay(file, "was edited", "the code that was loaded", "other code")
-        paper, verb = name.split(".")
         out = files[paths[-1]]
-        cell = f"{verb}-{out.stem}" if out.parent.name == verb else verb
         usage = (
             resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         )
         write_json(
-            PROVENANCE / args.profile / paper / f"{cell}.json",
+            provenance_file(name, args.profile, out),
             {
                 "stage": name,
                 "variant": args.variant,
