@@ -1,1 +1,1 @@
-"""What comes after the papers: the verdicts on all claims, and the index page."""
+"""What comes after the papers: the verdicts on all claims, the index page; and what runs it all."""

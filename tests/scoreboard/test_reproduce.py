@@ -311,6 +311,16 @@ def test_jobs_are_a_number_above_0(capsys):
     assert "expected a whole number above 0, found '0'" in capsys.readouterr().err
 
 
+def test_make_hands_the_number_of_jobs_on_and_ends_with_the_verdicts():
+    env = {"PATH": os.environ["PATH"]}  # not those of the make that runs the tests
+    for words, jobs in (([], "1"), (["JOBS=3"], "3")):
+        make = ["make", "--dry-run", "reproduce", *words]
+        said = subprocess.check_output(make, cwd=ROOT, env=env, text=True)
+        runner, verdicts = said.splitlines()[-2:]
+        assert runner.endswith(f"python -m stages.scoreboard.reproduce --jobs {jobs}")
+        assert verdicts.endswith("python -m stages.scoreboard.verdicts --show")
+
+
 def record(name, profile="tiny", **facts):
     write_json(Path("reports/provenance") / profile / f"{name}.json", facts)
 
