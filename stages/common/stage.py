@@ -151,6 +151,16 @@ def provenance_file(name: str, profile: str, out: Path) -> Path:
     return PROVENANCE / profile / paper / f"{cell}.json"
 
 
+def _leaves(function: Callable) -> bool:
+    """Tell whether this is one of ``torchrun``'s further processes, and the stage needs but one.
+
+    A stage divides its work if its module takes ``stages.common.training.set_up``; any other would
+    do everything once in each process and write the same files at the same time.
+    """
+    divides = hasattr(sys.modules[function.__module__], "set_up")
+    return os.environ.get("RANK", "0") != "0" and not divides
+
+
 def short(value: object) -> str:
     """Write a parameter for the terminal, long lists cut."""
     text = str(value)
@@ -167,8 +177,13 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
     Exits with one sentence and status 2 on bad input, when the machine refuses memory or disk, or
     when the stage's parameters or code were edited while it ran (DVC hashes them afterwards, and
     would note them as what made the result); 3 if training diverged; 130 on Ctrl-C.
+
+    Under ``torchrun`` a stage that trains runs in all processes, and the first writes provenance;
+    of any other stage the first process does everything, the others leave at once.
     """
     die_with_parent()
+    if _leaves(function):
+        return
     paths = [
         p.name
         for p in inspect.signature(function).parameters.values()
@@ -192,12 +207,13 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
 
     try:
         code, params = _sources(), parameters()
+        written = args.params.read_bytes()
         print(f"{label}: {', '.join(f'{k} {v}' for k, v in files.items())}", flush=True)
         print(f"{label}: {', '.join(f'{k}={short(v)}' for k, v in params.items())}", flush=True)
         start = time.perf_counter()
         facts = function(*files.values(), **params) or {}
         seconds = time.perf_counter() - start
-        now = parameters()
+        now = params if args.params.read_bytes() == written else parameters()
         if now != params:
             key = next(k for k in {**params, **now} if params.get(k) != now.get(k))
             before, after = (f"{key}={of.get(key)!r}" for of in (params, now))
@@ -208,21 +224,20 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
         usage = (
             resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         )
-        write_json(
-            provenance_file(name, args.profile, out),
-            {
-                "stage": name,
-                "variant": args.variant,
-                "params": json.loads(json.dumps(params, default=str)),
-                "commit": _commit(),
-                "seconds": seconds,
-                "peak_memory_MiB": max(u.ru_maxrss for u in usage) / 1024,
-                "python": platform.python_version(),
-                "packages": {package: _version(package) for package in PACKAGES},
-                **_device(),
-                **facts,
-            },
-        )
+        provenance = {
+            "stage": name,
+            "variant": args.variant,
+            "params": json.loads(json.dumps(params, default=str)),
+            "commit": _commit(),
+            "seconds": seconds,
+            "peak_memory_MiB": max(u.ru_maxrss for u in usage) / 1024,
+            "python": platform.python_version(),
+            "packages": {package: _version(package) for package in PACKAGES},
+            **_device(),
+            **facts,
+        }
+        if os.environ.get("RANK", "0") == "0":
+            write_json(provenance_file(name, args.profile, out), provenance)
     except InputError as error:
         sys.exit(_fail(label, error, 2))
     except FloatingPointError as error:

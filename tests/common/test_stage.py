@@ -81,6 +81,25 @@ def test_bad_input_is_one_sentence_and_a_status(folder, capsys, change, data, st
     assert not (folder / "train").exists()
 
 
+def test_under_torchrun_one_process_runs_a_stage_that_does_not_divide_its_work(folder, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    call("--variant", "plain")
+    assert not (folder / "train").exists() and not (folder / "reports").exists()
+    monkeypatch.setenv("RANK", "0")
+    call("--variant", "plain")
+    assert (folder / "reports/provenance/small/demo/train-plain.json").exists()
+
+
+def test_under_torchrun_all_processes_run_a_stage_that_does_and_the_first_tells(
+    folder, monkeypatch
+):
+    monkeypatch.setitem(globals(), "set_up", None)
+    monkeypatch.setenv("RANK", "1")
+    call("--variant", "plain")
+    assert (folder / "train/plain.txt").exists()
+    assert not (folder / "reports").exists()
+
+
 def test_a_wrong_command_line_is_refused_without_a_traceback():
     done = subprocess.run(
         [sys.executable, "-m", "stages.colourisation.score", "--profile", "smoke"],
