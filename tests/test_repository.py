@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from stages.common.errors import InputError
-from stages.scoreboard.readme import replaced, tables
+from stages.scoreboard.readme import PAGES, replaced, summary, tables
 
 README = Path("README.md").read_text(encoding="utf-8")
+TABLES = Path("docs/results.md").read_text(encoding="utf-8")
 FORBIDDEN = r"pickle\.(loads?|Unpickler)|(?<![.\w])(eval|exec)\(|allow_pickle=True"
 RESULTS = Path("reports/results/embedded")
 
@@ -21,39 +22,51 @@ def tracked():
     return [Path(name) for name in listed.stdout.splitlines()]
 
 
-def test_readmes_tables_are_those_of_the_results():
-    assert replaced(README, tables()) == README
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_show_the_committed_results(page):
+    text = Path(page).read_text(encoding="utf-8")
+    assert replaced(text, PAGES[page](), page) == text
 
 
-def test_readmes_table_of_paper_b_follows_the_results(tmp_path):
+@pytest.mark.parametrize("paper", ["colourisation", "deep_features", "gan_transform"])
+def test_readmes_summary_follows_the_verdicts(tmp_path, paper):
+    shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
+    changed = tmp_path / paper / "claims.json"
+    content = json.loads(changed.read_text())
+    content["verdicts"]["C1"] = "not run"
+    changed.write_text(json.dumps(content))
+    assert summary(tmp_path) != summary()
+
+
+def test_the_table_of_paper_b_follows_the_results(tmp_path):
     shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
     changed = tmp_path / "sift_inversion" / "table.json"
     content = json.loads(changed.read_text())
     content["rows"][0]["values"]["psnr"]["value"] += 1
     changed.write_text(json.dumps(content))
-    assert replaced(README, tables(tmp_path)) != README
+    assert replaced(TABLES, tables(tmp_path)) != TABLES
 
 
-def test_readmes_table_of_paper_c_follows_the_results(tmp_path):
+def test_the_table_of_paper_c_follows_the_results(tmp_path):
     shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
     changed = tmp_path / "deep_features" / "bot-synth_a.json"
     content = json.loads(changed.read_text())
     content["ba_mean"] += 0.1
     changed.write_text(json.dumps(content))
-    assert replaced(README, tables(tmp_path)) != README
+    assert replaced(TABLES, tables(tmp_path)) != TABLES
 
 
 @pytest.mark.parametrize("paper", ["colourisation", "gan_transform"])
-def test_readmes_tables_follow_the_results(tmp_path, paper):
+def test_tables_follow_the_results(tmp_path, paper):
     shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
     changed = tmp_path / paper / "table1.json"
     content = json.loads(changed.read_text())
     content["rows"][0]["ours"] = 1 + (content["rows"][0]["ours"] or 0)
     changed.write_text(json.dumps(content))
-    assert replaced(README, tables(tmp_path)) != README
+    assert replaced(TABLES, tables(tmp_path)) != TABLES
 
 
-def test_a_readme_without_marks_is_refused():
+def test_a_page_without_marks_is_refused():
     with pytest.raises(InputError, match="has no place for the results"):
         replaced("nothing here", "table")
 
@@ -122,13 +135,13 @@ def test_ciphertext_only_attacks_on_photographs_beat_the_papers_gan_attack():
         assert max(null["pc1_ssim"], null["qap_ssim"]) <= found["floors"]["blank"]["ssim"]
 
 
-def test_what_readme_says_of_paper_b_on_faces_is_what_was_measured():
+def test_what_is_said_of_paper_b_on_faces_is_what_was_measured():
     path = Path("reports/reference/sift_inversion_synthfaces256.json")
     found = json.loads(path.read_text())
     ours, mean = (found["network"]["rows"][name] for name in ("R42_J", "mean"))
     for metric, places in (("psnr", 1), ("ssim", 3)):
         assert ours[metric]["lo"] > mean[metric]["hi"]
         for row in (ours, mean):
-            assert f"{row[metric]['mean']:.{places}f}" in README
+            assert f"{row[metric]['mean']:.{places}f}" in TABLES
     assert found["verdicts"]["beats the mean face in PD"] == "contradicted"
     assert found["agrees"] == {"floors_256": True, "floors_64": True, "sift": True}

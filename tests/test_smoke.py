@@ -77,7 +77,7 @@ def test_the_page_is_whole_and_loads_nothing(checkout, paper):
     for words in PAGES[paper]:
         assert words in page
     figures = here / f"reports/smoke/{paper}"
-    assert {f.suffix for f in figures.iterdir()} == {".png", ".csv"}
+    assert {f.suffix for f in figures.iterdir()} == {".png", ".svg", ".csv"}
 
 
 def test_every_attack_on_every_scheme_is_in_the_matrix(checkout):

@@ -1,7 +1,8 @@
 """Draw figures that are the same bytes every time, legible and colour-blind safe.
 
-A figure is written as PNG with its numbers as CSV beside it. Functions that draw are decorated
-with :data:`styled`, so that the user's matplotlib settings do not reach the page.
+A figure is written as PNG, one of lines and words as SVG, too, with its numbers as CSV beside it.
+Functions that draw are decorated with :data:`styled`, so that the user's matplotlib settings do not
+reach the page.
 """
 
 import io
@@ -77,6 +78,8 @@ def panels(
 def save_figure(figure: Figure, path: Path, table: pd.DataFrame | None = None) -> Path:
     """Write ``path`` (.png) and, beside it, the numbers behind it (.csv); return ``path``.
 
+    A figure without images, all lines and words, is written as .svg, too.
+
     Raises
     ------
     ValueError
@@ -88,6 +91,11 @@ def save_figure(figure: Figure, path: Path, table: pd.DataFrame | None = None) -
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     write_png(path, np.ascontiguousarray(pixels), dpi=figure.dpi)
+    if not (figure.images or any(axes.images for axes in figure.axes)):
+        buffer = io.BytesIO()
+        with style.context(["default", {"svg.hashsalt": "figure", "svg.fonttype": "none"}]):
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        write_bytes(path.with_suffix(".svg"), buffer.getvalue())
     if table is not None:
         save_table(table, path.with_suffix(".csv"))
     return path

@@ -155,7 +155,7 @@ def _head(columns: pd.Index, numeric: Sequence[bool]) -> str:
 
 
 def figure(path: Path, *, alt: str, caption: str, wide: bool = False, dpi: int) -> Html:
-    """Embed a PNG in the page, with links to the file and to the CSV beside it, if there is one.
+    """Embed a PNG in the page, with links to it and to the SVG and CSV beside it, if there are any.
 
     Parameters
     ----------
@@ -174,8 +174,10 @@ def figure(path: Path, *, alt: str, caption: str, wide: bool = False, dpi: int) 
             content, kind = buffer.getvalue(), "jpeg"
     here = f"{path.parent.name}/{path.name}"
     links = f'<a href="{html.escape(here)}">PNG</a>'
-    if path.with_suffix(".csv").exists():
-        links += f' <a href="{html.escape(str(Path(here).with_suffix(".csv")))}">CSV</a>'
+    for suffix in (".svg", ".csv"):
+        if path.with_suffix(suffix).exists():
+            file = html.escape(str(Path(here).with_suffix(suffix)))
+            links += f' <a href="{file}">{suffix[1:].upper()}</a>'
     data = base64.b64encode(content).decode()
     return Html(
         f"<figure{' class=wide' if wide else ''}>"

@@ -36,7 +36,7 @@ from stages.scoreboard.numbers import CLAIMS, Number, home_ranks, is_flat, is_nu
 from stages.scoreboard.readme import CELLS, LEAKS, METRICS
 from stages.scoreboard.sides import RESULTS, WORKSPACE, Side, active_profile, read_side
 
-HEADLINES = {  # paper -> metrics of README's tables
+HEADLINES = {  # paper -> metrics of the tables in docs/results.md
     "colourisation": tuple(METRICS),
     "deep_features": tuple(CELLS),
     "gan_transform": (
@@ -443,7 +443,7 @@ def printout(found: Comparison, width: int, *, everything: bool = False) -> str:
     lines += [f"moved beyond noise: {len(moved)} of {len(measured)} numbers with an interval"]
     if moved:
         lines += ["  old, new, difference [its interval, as if old and new were independent],"]
-        lines += ["  times its noise; the metrics of README's tables first"]
+        lines += ["  times its noise; the metrics of docs/results.md first"]
     lines += _listed(moved, width, most)
     lines += ["", f"without an interval, changed: {len(bare)}", *_listed(bare, width, most)]
     lines += ["", f"within noise: {len(within)} changed, {equal} did not"]

@@ -1,7 +1,7 @@
-"""Write the result tables of README.md from reports/results, so that they cannot differ.
+"""Write the results in README.md and docs/results.md from reports/results: they cannot differ.
 
 ``python -m stages.scoreboard.readme`` replaces what stands between ``<!-- results:begin -->`` and
-``<!-- results:end -->``; a test compares the two.
+``<!-- results:end -->`` in both; a test compares.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stages.common.errors import InputError
 from stages.common.files import read_json, write_text
+from stages.scoreboard.headlines import headline
 
 BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->\n"
 METRICS = {"l1": "L1", "psnr": "PSNR, dB", "lperc": "L_perc"}
@@ -225,8 +226,31 @@ def deep_features(results: Path = RESULTS) -> str:
     )
 
 
+# paper -> its letter, what it is about
+ABOUT = {
+    "gan_transform": ("A", "an image cipher learned by a GAN"),
+    "sift_inversion": ("B", "images back from SIFT descriptors"),
+    "deep_features": ("C", "encrypted deep features"),
+    "colourisation": ("D", "colour back from grey"),
+}
+
+
+def summary(results: Path = RESULTS) -> str:
+    """Return what README.md holds between its marks: a row a paper, with its verdicts counted."""
+    lines = ["| paper | what was found, at the smallest scale | verdicts |", "|---|---|---|"]
+    for paper, (letter, about) in ABOUT.items():
+        verdicts = list(read_json(results / paper / "claims.json")["verdicts"].values())
+        counts = "<br>".join(
+            f"{verdicts.count(v)} {v}"
+            for v in ("supported", "contradicted", "inconclusive", "not run")
+        )
+        link = f"[{letter}: {about}](reports/embedded/{paper}.html)"
+        lines.append(f"| {link} | {headline(paper, results / paper)} | {counts} |")
+    return "\n".join([*lines, ""])
+
+
 def tables(results: Path = RESULTS) -> str:
-    """Return all that README.md holds between its marks."""
+    """Return what docs/results.md holds between its marks: the papers' tables, ours beside."""
     papers = (gan_transform, sift_inversion, deep_features, colourisation)
     return "\n".join(paper(results) for paper in papers)
 
@@ -240,30 +264,33 @@ def photographs(l1: float, psnr: float, path: Path = PHOTOGRAPHS) -> str:
         f" nothing score about what Table I prints for its best network (L1 {_number(l1)},"
         f" {_number(psnr)} dB): one constant colour L1 {_number(mean['l1'])},"
         f" {_number(mean['psnr'])} dB; grey L1 {_number(grey['l1'])}, {_number(grey['psnr'])} dB"
-        f" ([measured]({path}) by `python -m stages.colourisation.reference`)."
+        f" ([measured](../{path}) by `python -m stages.colourisation.reference`)."
     )
 
 
-def replaced(readme: str, table: str) -> str:
-    """Return ``readme`` with ``table`` between the marks.
+def replaced(text: str, results: str, where: str = "README.md") -> str:
+    """Return ``text``, of the file ``where``, with ``results`` between its marks.
 
     Raises
     ------
     InputError
         If the marks are not there.
     """
-    if BEGIN not in readme or END not in readme:
+    if BEGIN not in text or END not in text:
         raise InputError(
-            "README.md",
+            where,
             "has no place for the results",
             expected=f"the lines {BEGIN.strip()} and {END.strip()}",
             found="at most one of them",
-            remedy="put them where the table should stand",
+            remedy="put them where the results should stand",
         )
-    head, rest = readme.split(BEGIN, 1)
-    return head + BEGIN + table + END + rest.split(END, 1)[1]
+    head, rest = text.split(BEGIN, 1)
+    return head + BEGIN + results + END + rest.split(END, 1)[1]
 
+
+PAGES = {"README.md": summary, "docs/results.md": tables}
 
 if __name__ == "__main__":
-    path = Path("README.md")
-    write_text(path, replaced(path.read_text(encoding="utf-8"), tables()))
+    for name, write in PAGES.items():
+        page = Path(name)
+        write_text(page, replaced(page.read_text(encoding="utf-8"), write(), name))

@@ -16,8 +16,6 @@ pages        the tables of the pages in git are those of the results
 
 import argparse
 import contextlib
-import importlib
-import importlib.util
 import os
 import random
 import subprocess
@@ -30,7 +28,7 @@ from pathlib import Path
 
 from stages.common.errors import InputError, suggestion
 from stages.common.params import load_params
-from stages.scoreboard import readme, reliability, rerun
+from stages.scoreboard import findings, readme, reliability, rerun
 from stages.scoreboard.rehash import Entry, damaged, lacking, locks, objects, read, rehash
 
 OK, FAILED, NOT_CHECKED = "ok", "FAILED", "not checked"
@@ -39,16 +37,13 @@ RESULTS = Path("reports") / "results"
 REPRO = "run dvc repro"
 # page -> what its text should be, given what it is
 PAGES: dict[str, Callable[[str], str]] = {
-    "README.md": lambda text: readme.replaced(text, readme.tables()),
+    "README.md": lambda text: readme.replaced(text, readme.summary()),
+    "docs/results.md": lambda text: readme.replaced(text, readme.tables(), "docs/results.md"),
     "docs/reliability.md": reliability.rendered,
+    "docs/findings.md": lambda _: findings.rendered(
+        findings.TEMPLATE.read_text(encoding="utf-8"), findings.sources()
+    ),
 }
-if importlib.util.find_spec("stages.scoreboard.findings"):
-
-    def _findings(_: str) -> str:
-        page = importlib.import_module("stages.scoreboard.findings")
-        return page.rendered(page.TEMPLATE.read_text(encoding="utf-8"), page.sources())
-
-    PAGES["docs/findings.md"] = _findings
 
 
 @dataclass(frozen=True)

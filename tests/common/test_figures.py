@@ -36,6 +36,8 @@ def test_a_figure_is_the_same_bytes_again_whatever_the_users_settings(tmp_path):
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
         second = save_figure(_figure(), tmp_path / "b.png", table)
     assert first.read_bytes() == second.read_bytes()
+    vectors = [path.with_suffix(".svg").read_bytes() for path in (first, second)]
+    assert vectors[0] == vectors[1] and b"<text" in vectors[0] and b"<image" not in vectors[0]
     assert (tmp_path / "a.csv").read_text() == "x,y\n0.33333,a\n"
     with Image.open(first) as image:
         assert image.size == (3 * DPI, 2 * DPI)
@@ -67,7 +69,9 @@ def test_tiles_repeat_whole_pixels_and_average_larger_images():
 def test_grid_shows_every_pixel_of_every_image(tmp_path):
     red, blue = (np.full((4, 4, 3), colour, np.uint8) for colour in ([255, 0, 0], [0, 0, 255]))
     figure = image_grid({"first": [red, blue], "second_one": [blue, red]}, ["a", "b"], side=8)
-    with Image.open(save_figure(figure, tmp_path / "grid.png")) as image:
+    path = save_figure(figure, tmp_path / "grid.png")
+    assert not path.with_suffix(".svg").exists(), "a grid of images is no drawing"
+    with Image.open(path) as image:
         pixels = np.asarray(image)
     assert ((pixels == [255, 0, 0]).all(-1)).sum() == 2 * 8 * 8
     assert ((pixels == [0, 0, 255]).all(-1)).sum() == 2 * 8 * 8
@@ -134,7 +138,8 @@ def test_figure_is_embedded_with_alt_text_and_links(tmp_path):
     shown = report.figure(path, alt='a "line"', caption="Fig. 1.", dpi=DPI)
     assert 'src="data:image/png;base64,' in shown and loads(shown) == []
     assert 'width="288" height="192"' in shown and 'alt="a &quot;line&quot;"' in shown
-    assert 'href="paper/f.png"' in shown and 'href="paper/f.csv"' in shown
+    for suffix in ("png", "svg", "csv"):
+        assert f'href="paper/f.{suffix}"' in shown
 
 
 def test_large_figure_is_embedded_as_jpeg(tmp_path, monkeypatch):
