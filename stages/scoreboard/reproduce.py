@@ -202,7 +202,7 @@ def at_once(steps: Sequence[Step], jobs: int) -> int:
                 if isinstance(event, str):
                     if said := progress.hear(event):
                         _say(said)
-                    if shown := event.rpartition("\r")[2].strip():
+                    if shown := event.rpartition("\r")[2].rstrip():
                         _say(f"{labels[address]} | {shown}")
                 elif event:
                     failed[address] = event

@@ -146,7 +146,7 @@ def begin(folder, *words, **env):
 
 def run(folder, *words, **env):
     process = begin(folder, *words, **env)
-    said, complained = process.communicate(timeout=120)
+    said, complained = process.communicate(timeout=400)
     return process.returncode, said, complained
 
 
@@ -163,7 +163,7 @@ def progress_lines(said):
     return [(int(i), int(n), name) for i, n, name in found]
 
 
-def started(folder, name, deadline=60):
+def started(folder, name, deadline=200):
     """Wait until the stage that writes ``name`` runs; return its process id."""
     log, end = folder / "log" / name, time.monotonic() + deadline
     while not (log.exists() and log.read_text()):
@@ -260,7 +260,7 @@ def test_a_killed_runner_leaves_no_child(again, number, jobs, status):
     dvc = int(Path(f"/proc/{stage}/stat").read_text().rpartition(") ")[2].split()[1])
     assert lives(stage) and lives(dvc)
     runner.send_signal(number)
-    runner.communicate(timeout=60)  # to the end of all that writes to its pipes
+    runner.communicate(timeout=400)  # to the end of all that writes to its pipes
     assert runner.returncode == status
     end = time.monotonic() + 10
     while (lives(stage) or lives(dvc)) and time.monotonic() < end:
