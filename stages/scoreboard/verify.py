@@ -247,9 +247,7 @@ def pages(root: Path) -> Iterator[Line]:
         for name, expected in PAGES.items():
             try:
                 text = Path(name).read_text(encoding="utf-8")
-                wrong = (
-                    [] if expected(text) == text else [f"{name}: {_first(text, expected(text))}"]
-                )
+                wrong = [] if expected(text) == text else [_first(name, text, expected(text))]
             except (InputError, OSError) as error:
                 wrong = [str(error)]
             yield _judged(f"page {name}", wrong, "its numbers are those of the results")

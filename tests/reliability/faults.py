@@ -80,8 +80,8 @@ def held(session: Session) -> Iterator[psutil.Process]:
 def sentence(text: str) -> str:
     """Return what is said of the error: our sentence, else DVC's."""
     ours = [line for line in text.splitlines() if line.startswith("error: ")]
-    dvc = [line for line in text.splitlines() if line.startswith("ERROR: ")]
-    return " | ".join([*ours[:1], *dvc[:1]]) or "nothing"
+    dvc = [x for x in text.splitlines() if x.startswith("ERROR: ") or x.endswith(" is invalid.")]
+    return next(iter([*ours, *dvc]), "nothing")
 
 
 def ours(text: str) -> bool:
@@ -401,7 +401,7 @@ FAULTS: dict[str, tuple[Callable[[Checkout], Told], str, bool]] = {
     "two_at_once": (two_at_once, r"^ERROR: .*(busy|lock)", False),
     "the_same_training_twice": (the_same_training_twice, r"^error: .*is in use", False),
     "low_memory": (low_memory, r"^error: .*memory", False),
-    "truncated_lock": (truncated_lock, r"^ERROR: .*dvc\.lock", False),
+    "truncated_lock": (truncated_lock, r"dvc\.lock' is invalid", False),
     "params_edited": (params_edited, r"^error: .*was edited while the stage ran", False),
     "code_edited": (code_edited, r"^error: .*was edited while the stage ran", False),
     "interrupted": (interrupted, r"^error: .*interrupted", False),

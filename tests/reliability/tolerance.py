@@ -48,7 +48,7 @@ def main() -> None:
                 "differ": len(differ),
                 "median": median,
                 "largest": largest,
-                "where": where.rsplit("/", 1)[0].replace(" in artifacts", ""),
+                "where": where.split(" in ")[0],
             }
             print(f"{name}: {found[name]}", flush=True)
     how = ", ".join(f"{key}={value}" for key, value in NARROW.items())
