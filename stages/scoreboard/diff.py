@@ -22,6 +22,7 @@ its size; such numbers are listed by themselves. A number that several files rep
 
 import argparse
 import math
+import os
 import shutil
 import sys
 from collections import Counter
@@ -474,6 +475,14 @@ def record(found: Comparison) -> dict[str, Any]:
     }
 
 
+def _say(text: str) -> None:
+    """Print; a reader who has left (``| head``) misses the rest, and nothing fails."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line; 2 and one sentence if a side cannot be read."""
     parser = argparse.ArgumentParser(
@@ -492,10 +501,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         active = active_profile()
         found = compare(read_side(given.old, active), read_side(given.new, active))
-        print(printout(found, shutil.get_terminal_size((80, 24)).columns, everything=given.all))
+        _say(printout(found, shutil.get_terminal_size((80, 24)).columns, everything=given.all))
         if given.json:
             write_json(given.json, record(found))
-            print(f"\nwrote {given.json}")
+            _say(f"\nwrote {given.json}")
     except InputError as error:
         print(f"error: diff: {error}", file=sys.stderr)
         return 2

@@ -1,8 +1,10 @@
 """Planted results in a git repository of two commits."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -234,6 +236,18 @@ def test_git_sees_no_change_and_no_file_is_written(root):
     assert main(["v1", "workspace"]) == 0
     after = subprocess.run(["git", "status", "--porcelain"], capture_output=True, check=True)
     assert before.stdout == after.stdout != b""
+
+
+def test_a_reader_who_leaves_changes_neither_the_status_nor_the_file(root):
+    plant(c1="inconclusive")
+    command = (sys.executable, "-m", "stages.scoreboard.diff", "--json", "out.json")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    with subprocess.Popen([*command, "--fail-on-verdict"], **pipes) as running:
+        assert running.stdout and running.stderr
+        running.stdout.close()
+        assert (running.stderr.read(), running.wait()) == (b"", 1)
+    assert json.loads(Path("out.json").read_text())["verdicts"]
 
 
 def damage(path, content):
