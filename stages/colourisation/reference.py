@@ -6,7 +6,8 @@ the same code as the evaluation of the variants. Table I's best row is L1 9.83 a
 and one constant colour score about that. No stage of the pipeline depends on it.
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from stages.common.device import evaluation_device
 from stages.common.files import write_json
 from stages.common.metrics import psnr_of
 from stages.common.networks.efficientnet_lite import EfficientNetLite0, load_efficientnet_lite0
+from stages.common.stage import one_sentence
 from stages.data.images import load_images
 
 SIZE = 256  # the files' own
@@ -156,5 +158,18 @@ def _judge(
         )
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run from the command line; if it fails, one sentence and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.colourisation.reference",
+        description="Measure the trivial baselines on real photographs.",
+    )
+    parser.add_argument("name", help="a mounted set of one photograph a class")
+    parser.add_argument("out", type=Path, help="the JSON to write")
+    given = parser.parse_args(argv)
+    with one_sentence("reference"):
+        reference(given.name, given.out)
+
+
 if __name__ == "__main__":
-    reference(sys.argv[1], Path(sys.argv[2]))
+    main()

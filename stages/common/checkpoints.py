@@ -111,7 +111,10 @@ class Checkpoint:
         if not self.file.exists():
             return None
         try:
-            return torch.load(self.file, weights_only=True, map_location="cpu")
+            saved = torch.load(self.file, weights_only=True, map_location="cpu")
+            if isinstance(saved, dict):
+                return saved
+            raise TypeError("a checkpoint is a dict")
         except Exception as error:  # torch raises many kinds; a resume file is never worth a stop
             print(
                 f"{self.file}: damaged ({type(error).__name__}), starting from step 0", flush=True

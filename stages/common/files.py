@@ -6,14 +6,14 @@ import json
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from stages.common.errors import InputError
+from stages.common.errors import InputError, cause
 
+RGB = 3  # channels
 SIGNIFICANT_DIGITS = 5  # of floats in JSON; instruction sets differ in the seventh
 
 
@@ -78,31 +78,56 @@ def write_json(path: Path, content: Mapping) -> None:
     write_text(path, text + "\n")
 
 
+class Stored(dict):
+    """What a file holds by name; who asks for what is not there is told the file and the name."""
+
+    def __init__(self, path: Path, content: Mapping):
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, name: object) -> None:
+        raise InputError(
+            self.path,
+            f"lacks {name!r}",
+            expected="it among what the stage writes there",
+            found=", ".join(map(str, sorted(self))) or "nothing",
+            remedy="run the stage that writes it (dvc repro) or restore it from git",
+        )
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name}, which is no number")
+
+
 def read_json(path: Path) -> dict:
-    """Read a JSON object.
+    """Read a JSON object; a key that it, or an object in it, lacks is an InputError when asked for.
 
     Raises
     ------
     InputError
-        If the file is missing, truncated, or holds something else.
+        If the file is missing, truncated, or holds something else, or NaN or infinity.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(
+            path.read_text(encoding="utf-8"),
+            object_hook=lambda found: Stored(path, found),
+            parse_constant=_no_number,
+        )
     except OSError as error:
-        found, cause = error.strerror or str(error), error
-    except ValueError as error:
-        found, cause = str(error), error
+        found, reason = error.strerror or str(error), error
+    except (ValueError, RecursionError) as error:
+        found, reason = str(error), error
     else:
         if isinstance(content, dict):
             return content
-        found, cause = f"a {type(content).__name__}", None
+        found, reason = f"a {type(content).__name__}", None
     raise InputError(
         path,
         "is not a readable JSON file",
         expected="a JSON object",
         found=found,
         remedy="run the stage that writes it (dvc repro) or restore it from git",
-    ) from cause
+    ) from reason
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
@@ -127,30 +152,54 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Read all arrays of an .npz, or those in ``names``; never unpickles.
 
+    Of all arrays, one that is asked for and not there is an InputError.
+
     Raises
     ------
     InputError
-        If the file is missing, truncated, needs pickle, or lacks one of ``names``.
+        If the file is missing, truncated, needs pickle, or lacks one of ``names``, or its
+        ``images`` are not 8-bit colour images.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = sorted(set(names or ()) - set(archive.files))
-            if not missing:
-                return {name: archive[name] for name in names or archive.files}
-            found, cause = f"{sorted(archive.files)} without {missing}", None
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("one array, no archive of arrays")
+            with archive:
+                missing = sorted(set(names or ()) - set(archive.files))
+                if not missing:
+                    arrays = {name: archive[name] for name in names or archive.files}
+                    return _with_images(path, Stored(path, arrays))
+                found, reason = f"{sorted(archive.files)} without {missing}", None
+    except InputError:
+        raise
     except OSError as error:
-        found, cause = error.strerror or str(error), error
-    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        found, cause = f"a damaged file ({error})", error
-    except zlib.error as error:
-        found, cause = f"a damaged file ({error})", error
+        found, reason = error.strerror or str(error), error
+    except Exception as error:  # NumPy and zipfile raise many kinds on damaged files
+        found, reason = f"a damaged file ({cause(error)})", error
     raise InputError(
         path,
         "is not a readable array file",
         expected=f"an .npz with {sorted(names)}" if names else "an .npz",
         found=found,
         remedy="delete it and run the stage that writes it (dvc repro)",
-    ) from cause
+    ) from reason
+
+
+def _with_images(path: Path, arrays: Stored) -> Stored:
+    """Refuse arrays whose ``images`` are not what all stages store: uint8 (n, h, w, 3)."""
+    images = arrays.get("images")
+    if images is None:
+        return arrays
+    if images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == RGB:
+        return arrays
+    raise InputError(
+        path,
+        "holds images of another kind",
+        expected="uint8 (n, height, width, 3), 0..255",
+        found=f"{images.dtype} {images.shape}",
+        remedy="delete it and run the stage that writes it (dvc repro)",
+    )
 
 
 def sha256(path: Path) -> str:

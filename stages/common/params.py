@@ -8,15 +8,16 @@ The arguments of stage ``<paper>.<verb>`` are merged, the later winning, from
 4. ``profiles.<profile>.<paper>.<verb>``
 5. ``<paper>.variants.<variant>``            what makes a variant, if the stage has variants.
 
-Of the ``shared`` sections a stage takes the keys it names; in the others an unknown key is an
-error. A function that takes ``variants`` gets the list of the paper's variant names. Types and
-ranges are the function's annotations. YAML is read by ruamel, as DVC does (YAML 1.2: ``2e-4`` is
-a number, ``on`` a string).
+Of the ``shared`` sections a stage takes the keys it names, and refuses what is nearly one of them;
+in the others every unknown key is an error. A function that takes ``variants`` gets the list of the
+paper's variant names. Types and ranges are the function's annotations; no list is empty. YAML is
+read by ruamel, as DVC does (YAML 1.2: ``2e-4`` is a number, ``on`` a string).
 """
 
 import inspect
-import math
+import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -24,28 +25,33 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from beartype.door import is_bearable
 from beartype.vale import Is
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from stages.common.errors import InputError, suggestion
+from stages.common.errors import InputError, cause, shown, suggestion
 
 PARAMS = Path("params.yaml")
 Number = int | float
 
+LARGEST_INT = 2**31 - 1  # what torch, NumPy and OpenCV all take as a size or a seed
+MISSPELLED = 0.9  # likeness, difflib's ratio, above which a shared key is no other stage's
+LARGEST_FLOAT = sys.float_info.max
+
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return -LARGEST_FLOAT <= value <= LARGEST_FLOAT
 
 
-PositiveInt = Annotated[int, Is[lambda v: not isinstance(v, bool) and v > 0]]
-NonNegativeInt = Annotated[int, Is[lambda v: not isinstance(v, bool) and v >= 0]]
+PositiveInt = Annotated[int, Is[lambda v: not isinstance(v, bool) and 0 < v <= LARGEST_INT]]
+NonNegativeInt = Annotated[int, Is[lambda v: not isinstance(v, bool) and 0 <= v <= LARGEST_INT]]
 PositiveFloat = Annotated[Number, Is[lambda v: _is_number(v) and v > 0]]
 NonNegativeFloat = Annotated[Number, Is[lambda v: _is_number(v) and v >= 0]]
 Fraction = Annotated[Number, Is[lambda v: _is_number(v) and 0 <= v <= 1]]
 Decay = Annotated[Number, Is[lambda v: _is_number(v) and 0 <= v < 1]]
 
 IN_WORDS = [
-    (PositiveInt, "a whole number above 0"),
-    (NonNegativeInt, "a whole number, 0 or more"),
+    (PositiveInt, f"a whole number from 1 to {LARGEST_INT}"),
+    (NonNegativeInt, f"a whole number from 0 to {LARGEST_INT}"),
     (PositiveFloat, "a number above 0"),
     (NonNegativeFloat, "a number, 0 or more"),
     (Fraction, "a number from 0 to 1"),
@@ -53,6 +59,7 @@ IN_WORDS = [
     (int, "a whole number"),
     (str, "a string"),
     (bool, "true or false"),
+    (dict, "a map of keys to values"),
 ]
 
 
@@ -66,12 +73,12 @@ def load_params(path: Path = PARAMS) -> dict[str, Any]:
     """
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except Exception as error:  # ruamel raises many kinds on what is no YAML
         raise InputError(
             path,
             "cannot be read",
             expected="YAML with every key once",
-            found=" ".join(str(error).split()),
+            found=cause(error),
             remedy="mend the file (git diff shows what changed)",
         ) from error
     if not isinstance(content, dict):
@@ -110,7 +117,7 @@ def section(params: Mapping, name: str, path: Path = PARAMS) -> dict[str, Any]:
             path,
             f"section {name!r} has the wrong layout",
             expected="a map of keys to values",
-            found=repr(here),
+            found=shown(here),
             remedy="write 'key: value' lines below it",
         )
     return dict(here)
@@ -122,20 +129,25 @@ def _optional(params: Mapping, name: str, path: Path) -> dict[str, Any]:
     return section(params, name, path) if key in section(params, parent, path) else {}
 
 
-def _fits(value: object, annotation: Any) -> bool:
-    """Check a value against an annotation; of a list every item (beartype samples one)."""
+def fits(value: object, annotation: Any) -> bool:
+    """Check a value against an annotation; of a list, never empty, every item.
+
+    (beartype samples one item.)
+    """
     if get_origin(annotation) is list:
-        return isinstance(value, list) and all(_fits(v, get_args(annotation)[0]) for v in value)
+        item = get_args(annotation)[0]
+        return isinstance(value, list) and value != [] and all(fits(v, item) for v in value)
     return is_bearable(value, annotation)
 
 
-def _describe(annotation: Any) -> str:
+def describe(annotation: Any) -> str:
+    """Return in words what an annotation takes."""
     if get_origin(annotation) is list:
-        return f"a list, each item {_describe(get_args(annotation)[0])}"
+        return f"a list of one item or more, each {describe(get_args(annotation)[0])}"
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(map(repr, get_args(annotation)))}"
     if get_origin(annotation) in (Union, UnionType):
-        return " or ".join(map(_describe, get_args(annotation)))
+        return " or ".join(map(describe, get_args(annotation)))
     if annotation is NoneType:
         return "null"
     words = [text for known, text in IN_WORDS if known is annotation]
@@ -177,12 +189,12 @@ def stage_params(
         for key, value in _optional(params, where, path).items():
             if key in wanted:
                 merged[key], source[key] = value, where
-            elif where in strict:
+            elif where in strict or get_close_matches(str(key), wanted, cutoff=MISSPELLED):
                 raise InputError(
                     path,
                     f"{where} has the unknown key {key!r}",
                     expected=f"a parameter of stage {name}",
-                    found=repr(value),
+                    found=shown(value),
                     remedy=suggestion(str(key), list(wanted)),
                 )
     if "variants" in wanted:
@@ -201,12 +213,21 @@ def stage_params(
         )
     hints = get_type_hints(function, include_extras=True)
     for key, value in merged.items():
-        if key in hints and not _fits(value, hints[key]):
+        if key in hints and not fits(value, hints[key]):
             raise InputError(
                 path,
                 f"{source[key]}.{key} has the wrong value",
-                expected=_describe(hints[key]),
-                found=repr(value),
+                expected=describe(hints[key]),
+                found=shown(value),
                 remedy="correct it; the comment beside the key gives its source",
             )
+    seeds = merged.get("seeds", [])
+    if len(set(seeds)) < len(seeds):
+        raise InputError(
+            path,
+            f"{source['seeds']}.seeds has the wrong value",
+            expected="every seed once: the same run again is no second one",
+            found=shown(seeds),
+            remedy="take others, or fewer",
+        )
     return merged

@@ -21,9 +21,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import stages
-from stages.common.errors import InputError, suggestion
+from stages.common.errors import InputError, cause, suggestion
 from stages.common.files import write_text
-from stages.common.stage import die_with_parent
+from stages.common.stage import die_with_parent, one_sentence
 
 TEMPLATES = Path("notebooks/template")
 PAGE_LIMIT_BYTES = 3_000_000  # ours: what a phone loads and a mail takes
@@ -125,12 +125,13 @@ def _check(notebook: Path, parameters: dict):
 
     try:
         source = nbformat.read(notebook, as_version=4)
-    except (OSError, ValueError, nbformat.ValidationError) as error:
+        nbformat.validate(source)
+    except Exception as error:  # nbformat raises many kinds, and only logs what is invalid
         raise InputError(
             notebook,
             "is not a readable notebook",
             expected="an .ipynb file",
-            found=getattr(error, "strerror", None) or str(error).splitlines()[0],
+            found=getattr(error, "strerror", None) or cause(error),
             remedy="restore it from git",
         ) from error
     tagged = [c for c in source.cells if "parameters" in c.metadata.get("tags", [])]
@@ -358,11 +359,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--profile", required=True)
     given = parser.parse_args(arguments)
     print(f"render {given.notebook} (profile {given.profile})")
-    try:
+    with one_sentence("render"):
         render(given.notebook, given.page, given.figures, profile=given.profile)
-    except InputError as error:
-        print(f"error: render: {error}", file=sys.stderr)
-        sys.exit(2)
     files = sum(1 for path in given.figures.iterdir() if path.is_file())
     print(f"wrote {given.page} ({given.page.stat().st_size / 1e6:.2f} MB), {files} files beside it")
 

@@ -7,22 +7,25 @@ import inspect
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
 import stages
 from stages import die_with_parent
-from stages.common.errors import InputError
+from stages.common.errors import InputError, shown
 from stages.common.files import write_json
 from stages.common.params import PARAMS, stage_params
 
 PROVENANCE = Path("reports/provenance")
+NO_MEMORY = r"(?i)(not enough|out of|allocate) memory"  # in the words of torch
 PACKAGES = (
     "torch",
     "numpy",
@@ -117,6 +120,14 @@ def _refused(error: Exception) -> InputError | None:
             found=error.strerror,
             remedy="mend that and run dvc repro again; finished stages and checkpoints are kept",
         )
+    if isinstance(error, OSError):
+        return InputError(
+            error.filename or "the system",
+            "cannot be used",
+            expected="a file or folder that can be read and written",
+            found=error.strerror or error,
+            remedy="correct the path or the permissions, or run the stage that writes it first",
+        )
     if isinstance(error, BrokenProcessPool):
         return InputError(
             "a worker process",
@@ -126,9 +137,7 @@ def _refused(error: Exception) -> InputError | None:
             remedy="look for lack of memory, then run dvc repro again; finished stages and"
             " checkpoints are kept",
         )
-    torch_lacks = isinstance(error, RuntimeError) and (
-        "out of memory" in said or "allocate memory" in said
-    )
+    torch_lacks = isinstance(error, RuntimeError) and re.search(NO_MEMORY, said)
     if isinstance(error, MemoryError) or torch_lacks:
         return InputError(
             "this machine",
@@ -163,8 +172,30 @@ def _leaves(function: Callable) -> bool:
 
 def short(value: object) -> str:
     """Write a parameter for the terminal, long lists cut."""
-    text = str(value)
+    text = value if isinstance(value, str) else shown(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextmanager
+def one_sentence(label: str) -> Iterator[None]:
+    """End the process, where its input is bad, by one sentence on stderr and a status.
+
+    Bad input, files that cannot be read or written, and too little memory have status 2, a
+    training that diverged has 3. Everything else is a defect and keeps its traceback.
+    """
+    try:
+        yield
+    except InputError as error:
+        sys.exit(_fail(label, error, 2))
+    except FloatingPointError as error:
+        sys.exit(_fail(label, error, 3))
+    except KeyboardInterrupt:
+        sys.exit(_fail(label, "interrupted; run dvc repro to go on from the last checkpoint", 130))
+    except Exception as error:
+        refused = _refused(error)
+        if refused is None:
+            raise
+        sys.exit(_fail(label, refused, 2))
 
 
 def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
@@ -174,9 +205,8 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
     provenance file (see :func:`provenance_file`), which lies outside DVC's outs, so that seconds
     and hardware never make the lock differ.
 
-    Exits with one sentence and status 2 on bad input, when the machine refuses memory or disk, or
-    when the stage's parameters or code were edited while it ran (DVC hashes them afterwards, and
-    would note them as what made the result); 3 if training diverged; 130 on Ctrl-C.
+    Exits as :func:`one_sentence` says, with status 2 also when the stage's parameters or code were
+    edited while it ran: DVC hashes them afterwards, and would note them as what made the result.
 
     Under ``torchrun`` a stage that trains runs in all processes, and the first writes provenance;
     of any other stage the first process does everything, the others leave at once.
@@ -205,7 +235,7 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
             function, name, profile=args.profile, variant=args.variant, path=args.params
         )
 
-    try:
+    with one_sentence(label):
         code, params = _sources(), parameters()
         written = args.params.read_bytes()
         print(f"{label}: {', '.join(f'{k} {v}' for k, v in files.items())}", flush=True)
@@ -238,17 +268,6 @@ def run(function: Callable, name: str, argv: list[str] | None = None) -> None:
         }
         if os.environ.get("RANK", "0") == "0":
             write_json(provenance_file(name, args.profile, out), provenance)
-    except InputError as error:
-        sys.exit(_fail(label, error, 2))
-    except FloatingPointError as error:
-        sys.exit(_fail(label, error, 3))
-    except KeyboardInterrupt:
-        sys.exit(_fail(label, "interrupted; run dvc repro to go on from the last checkpoint", 130))
-    except Exception as error:
-        refused = _refused(error)
-        if refused is None:
-            raise
-        sys.exit(_fail(label, refused, 2))
     print(f"{label}: wrote {out} in {seconds:.1f} s", flush=True)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from stages.common.errors import InputError
+from stages.common.errors import InputError, cause
 from stages.common.files import read_json, write_json
 from stages.data.photo import read_photo
 from stages.data.pool import ordered_map
@@ -47,7 +47,7 @@ def decoded(
     """
     shape = (len(files), size, size, 3)
     path = cache_folder() / f"{title}-{size}{'-crop' if crop else ''}-{key[:16]}.npy"
-    if not path.is_file():
+    if not (path.is_file() and path.with_suffix(".json").is_file()):
         work = partial(read_photo, size=size, crop=crop, cmyk=cmyk)
         photos = ordered_map(work, files, title=f"decode {title}", workers=workers)
         grey, hashes = 0, []
@@ -85,8 +85,8 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "n s s 3"]:
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
         found = f"{images.dtype} {images.shape}"
-    except (OSError, ValueError) as error:
-        images, found = None, str(error)
+    except Exception as error:  # NumPy raises many kinds on damaged files
+        images, found = None, cause(error)
     if images is None or images.shape != shape or images.dtype != np.uint8:
         raise InputError(
             path,

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from stages.common.errors import InputError, suggestion
+from stages.common.errors import InputError, cause, suggestion
 from stages.common.files import read_npz, write_npz
 from stages.data.fingerprint import HELP, array_hash
 from stages.data.pool import processes
@@ -89,12 +89,12 @@ def read_split(
             remedy=f"get it by `dvc pull data.dvc`, or build it: {HELP}",
         )
     stored = read_npz(path, ["encoded", "ends", "labels", "groups", "classes"])
-    pieces = np.split(stored["encoded"], stored["ends"][:-1])
     try:
+        pieces = np.split(stored["encoded"], stored["ends"][:-1])
         with ThreadPoolExecutor(processes()) as pool:
             images = np.stack(list(pool.map(decode, pieces)))
-    except ValueError as error:
-        raise _wrong(path, "pictures that can be decoded", error) from error
+    except Exception as error:  # NumPy and OpenCV raise many kinds
+        raise _wrong(path, "pictures that can be decoded", cause(error)) from error
     for array, content in (("images", images), *((k, stored[k]) for k in ("labels", "groups"))):
         expected, found = fingerprint["splits"][split]["arrays"][array], array_hash(array, content)
         if found != expected:

@@ -25,6 +25,7 @@ import argparse
 import csv
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stages.common.files import write_json, write_text
+from stages.common.stage import one_sentence
 from stages.data import emoji_catalogue as unicode
 from stages.data.embedded import SPLITS, write_split
 from stages.data.emoji_catalogue import CLASSES, LICENCES, Emoji
@@ -213,9 +215,17 @@ def build(out: Path, *, seed: int = SEED) -> None:
         print(f"{out / name}: {counts}, {size / 1e6:.1f} MB")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Build the embedded image sets.")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run from the command line; if it fails, one sentence and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.data.emoji", description="Build the embedded image sets."
+    )
     parser.add_argument("out", type=Path, help="folder to write, as in: data")
     parser.add_argument("--seed", type=int, default=SEED)
-    arguments = parser.parse_args()
-    build(arguments.out, seed=arguments.seed)
+    given = parser.parse_args(argv)
+    with one_sentence("emoji"):
+        build(given.out, seed=given.seed)
+
+
+if __name__ == "__main__":
+    main()

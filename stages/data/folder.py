@@ -8,6 +8,7 @@ Images are files ending in .jpg, .jpeg or .png in any case; hidden files and oth
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from stages.data.fingerprint import HELP, listing_hash
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 ONLY = "all"  # the name of the one split or the one class of a layout that names none
+UNLISTABLE = ("Cc", "Cs", "Zl", "Zp")  # controls, undecodable bytes, line and paragraph ends
 DEEPEST = 2  # folders between the root and an image
 
 
@@ -62,8 +64,8 @@ def list_images(root: Path) -> list[Entry]:
     Raises
     ------
     InputError
-        If the folder is missing, empty, holds an empty folder or a link that leads out of it or
-        in a circle, or mixes layouts.
+        If the folder is missing, empty, holds an empty folder, a name that is not printable, or a
+        link that leads out of it or in a circle, or mixes layouts.
     """
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
@@ -91,11 +93,14 @@ def _walk(folder: Path, prefix: str, root: Path) -> list[tuple[str, int]]:
             for item in items:
                 if item.name.startswith("."):
                     continue
+                _check_name(item.path, item.name)
                 if item.is_symlink():
                     _check_link(Path(item.path), root)
                 if item.is_dir():
                     folders.append(item)
                 elif item.name.lower().endswith(SUFFIXES):
+                    if not item.is_file():  # a pipe would be waited for
+                        raise _bad(item.path, "is no image", "a regular file", "a special one")
                     files.append((prefix + item.name, item.stat().st_size))
     except OSError as error:
         raise _bad(
@@ -109,6 +114,12 @@ def _walk(folder: Path, prefix: str, root: Path) -> list[tuple[str, int]]:
             raise _bad(item.path, "is an empty class", "images in every folder", "none")
         files += below
     return files
+
+
+def _check_name(path: str, name: str) -> None:
+    """Refuse names that no listing can hold: a line break, a tab, bytes that are no UTF-8."""
+    if any(unicodedata.category(c) in UNLISTABLE for c in name):
+        raise _bad(path, "has an unusable name", "UTF-8 without control characters", repr(name))
 
 
 def _check_link(link: Path, root: Path) -> None:

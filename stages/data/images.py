@@ -21,6 +21,8 @@ from stages.data.folder import (
 )
 from stages.data.subset import per_class_subset
 
+LARGEST = 4096  # pixels, the side that images are brought to
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -76,9 +78,9 @@ def load_images(
             f"{name}/{split}", "cannot be read", expected="1 image a class or more",
             found=f"per_class {per_class}", remedy="correct it in params.yaml, or leave it out",
         )  # fmt: skip
-    if isinstance(size, bool) or size < 1:
+    if isinstance(size, bool) or not 1 <= size <= LARGEST:
         raise InputError(
-            f"{name}/{split}", "has no such size", expected="a side of 1 pixel or more",
+            f"{name}/{split}", "has no such size", expected=f"a side of 1 to {LARGEST} pixels",
             found=size, remedy=f"give the side in pixels, {HELP}",
         )  # fmt: skip
     if name in TORCHVISION:
@@ -128,6 +130,12 @@ def _folder(name: str, split: str, size: int, crop: bool, fingerprint: dict) -> 
         check=check,
     )
     classes = list(expected["classes"])
+    if odd := sorted({entry.label for entry in entries} - set(classes)):
+        raise InputError(
+            f"{root}/{split}", f"has classes that the fingerprint of {name} does not name",
+            expected=f"of {', '.join(classes)}", found=", ".join(odd),
+            remedy=f"register it anew, {HELP}",
+        )  # fmt: skip
     groups = cluster_numbers(entries, fingerprint["group"])
     attribution = fingerprint["attribution"] or f"{name} (a registered folder)"
     return _image_set(images, _labels(entries, classes), groups, classes, attribution, grey)

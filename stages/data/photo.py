@@ -42,8 +42,8 @@ def read_photo(path: Path, *, size: int, crop: bool = False, cmyk: bool = False)
     """
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise _bad(path, "cannot be read", error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise _bad(path, "cannot be read", getattr(error, "strerror", None) or error) from error
     if not content:
         raise _bad(path, "is empty", "0 bytes")
     pixels, grey = _decode(path, content, cmyk)
@@ -58,24 +58,28 @@ def _decode(path: Path, content: bytes, cmyk: bool) -> tuple[UInt8[np.ndarray, "
             size = "x".join(map(str, image.size))
             _check_mode(path, content, image, cmyk)
             image.load()
+            alpha = _alpha(image)
+            pixels = np.array(image.convert("RGB"))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             limit = f"at most {Image.MAX_IMAGE_PIXELS} pixels"
             raise _bad(path, "is too large an image", str(error), limit) from error
         except UnidentifiedImageError as error:
             found = f"{len(content)} bytes of something else"
             raise _bad(path, "is not an image", found) from error
-        except (OSError, SyntaxError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # PIL raises many kinds on damaged files
             found = f"{len(content)} bytes that end or break early ({error})"
             raise _bad(path, "is a truncated or damaged image", found) from error
-    if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() < 255:
-            found = f"{np.mean(alpha < 255):.0%} transparent pixels in {size}"
-            raise _bad(path, "has transparent pixels", found)
-    pixels = np.array(image.convert("RGB"))
+    if alpha is not None and alpha.min() < 255:
+        found = f"{np.mean(alpha < 255):.0%} transparent pixels in {size}"
+        raise _bad(path, "has transparent pixels", found)
     return pixels, bool((pixels == pixels[..., :1]).all())
+
+
+def _alpha(image: Image.Image) -> np.ndarray | None:
+    """Return how opaque each pixel is, 0..255; None if the format says that all are."""
+    return np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else None
 
 
 def _check_mode(path: Path, content: bytes, image: Image.Image, cmyk: bool) -> None:
@@ -86,6 +90,6 @@ def _check_mode(path: Path, content: bytes, image: Image.Image, cmyk: bool) -> N
         raise _bad(path, "is a 16-bit image", f"16 bits a channel, mode {image.mode}")
 
 
-def _bad(path: Path, what: str, found: str, expected: str = EXPECTED) -> InputError:
-    remedy = f"restore, convert or remove the file and register the folder again, {HELP}"
+def _bad(path: Path, what: str, found: object, expected: str = EXPECTED) -> InputError:
+    remedy = f"restore or convert the file, or remove it and register the folder again, {HELP}"
     return InputError(path, what, expected=expected, found=found, remedy=remedy)

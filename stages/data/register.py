@@ -9,12 +9,14 @@ and contents, the splits and classes. No path of this machine, no content. Commi
 import argparse
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.errors import InputError
 from stages.common.files import read_json, sha256, write_json
+from stages.common.stage import one_sentence
 from stages.data import fingerprint
-from stages.data.fingerprint import HELP, TORCHVISION
+from stages.data.fingerprint import HELP, TORCHVISION, check_group
 from stages.data.folder import content_hash, list_images, quick_summary
 from stages.data.pool import ordered_map
 
@@ -34,7 +36,7 @@ def register(name: str, root: Path, group: str | None = None, attribution: str =
         If the name is taken or unusable, the pattern is wrong, or the folder is (``list_images``).
     """
     _check_name(name)
-    _check_group(group)
+    check_group(group, "--group")
     entries = list_images(root)
     files = [root / entry.path for entry in entries]
     hashes = list(ordered_map(sha256, files, title=f"hash {name}"))
@@ -56,26 +58,17 @@ def register(name: str, root: Path, group: str | None = None, attribution: str =
 
 
 def _check_name(name: str) -> None:
+    good = re.fullmatch(r"[a-z0-9][a-z0-9_-]{,63}", name) is not None
     path = fingerprint.FINGERPRINTS / f"{name}.json"
-    embedded = path.is_file() and read_json(path)["kind"] == "embedded"
-    if name in TORCHVISION or embedded or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+    built_in = good and path.is_file() and read_json(path)["kind"] == "embedded"
+    if name in TORCHVISION or built_in or not good:
         raise InputError(
             name,
             "cannot name an image folder",
-            expected="lower-case letters, digits, - and _, and no built-in set's name",
-            found="a built-in set's name" if name in TORCHVISION or embedded else repr(name),
+            expected="at most 64 lower-case letters, digits, - and _, and no built-in set's name",
+            found="a built-in set's name" if name in TORCHVISION or built_in else repr(name),
             remedy=f"choose another name, {HELP}",
         )
-
-
-def _check_group(group: str | None) -> None:
-    try:
-        re.compile(group or "")
-    except re.error as error:
-        raise InputError(
-            "--group", "is no regular expression", expected="one such as ^[^_]+", found=error,
-            remedy=HELP,
-        ) from error  # fmt: skip
 
 
 def _check_classes(root: Path, splits: dict[str, dict]) -> None:
@@ -92,11 +85,20 @@ def _check_classes(root: Path, splits: dict[str, dict]) -> None:
             )
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Write the fingerprint of an image folder.")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run from the command line; if it fails, one sentence and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.data.register",
+        description="Write the fingerprint of an image folder.",
+    )
     parser.add_argument("name", help="name of the set, as in load_images")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--group", help="regular expression: images it matches alike are a cluster")
     parser.add_argument("--attribution", default="", help="source and licence, shown in reports")
-    arguments = parser.parse_args()
-    print(register(arguments.name, arguments.folder, arguments.group, arguments.attribution))
+    given = parser.parse_args(argv)
+    with one_sentence("register"):
+        print(register(given.name, given.folder, given.group, given.attribution))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,14 +7,14 @@ how sure the attack is; no key and no plain feature of the request is needed or 
 
 import argparse
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt32
 
-from stages.common.errors import InputError
+from stages.common.errors import InputError, cause
 from stages.common.files import write_bytes
+from stages.common.stage import one_sentence
 from stages.deep_features.cryptanalysis.calibration import fit_by_trial
 from stages.deep_features.cryptanalysis.reference import check_reference
 from stages.deep_features.cryptanalysis.search import Recovery, attack, check_request, decode
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="RECOVERED.npy", help="write the features here")
     args = parser.parse_args(argv)
-    try:
+    with one_sentence("break_shufflebits"):
         features = read_reference(args.reference)
         cipher = read_ciphertext(args.ciphertext)
         reference = fit_by_trial(features)
@@ -48,9 +48,6 @@ def main(argv: list[str] | None = None) -> None:
         recovered = decode(reference, cipher, found.perm)
         if args.out is not None:
             write_array(args.out, recovered)
-    except InputError as error:
-        print(f"error: break_shufflebits: {error}", file=sys.stderr)
-        sys.exit(2)
     print(describe(features, recovered, found))
     if args.out is not None:
         print(f"wrote {args.out}")
@@ -72,8 +69,8 @@ def read_array(path: Path) -> np.ndarray:
         found = "an .npz"
     except OSError as error:
         found = error.strerror or error
-    except (ValueError, EOFError) as error:
-        found = " ".join(str(error).split())
+    except Exception as error:  # NumPy raises many kinds on damaged files
+        found = cause(error)
     raise InputError(
         path, "cannot be read", expected="one array of numbers in an .npy file", found=found,
         remedy="write it by numpy.save",

@@ -89,10 +89,10 @@ def prepare(
             arrays, facts = _drawn(name, sizes[not local], local, height, width, set_seed)
         else:
             arrays, facts = _read(name, local, height, width)
-        for split in SPLITS:
-            write_npz(out / f"{name}_{split}.npz", **arrays[split])
         pids = {split: np.unique(arrays[split]["pids"]) for split in SPLITS}
         _check_identities(name, pids["train"], pids["test"])
+        for split in SPLITS:
+            write_npz(out / f"{name}_{split}.npz", **arrays[split])
         about[name] = {
             **facts,
             **{f"n_{split}": len(arrays[split]["pids"]) for split in SPLITS},

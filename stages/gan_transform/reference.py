@@ -5,9 +5,9 @@
 pipeline. Table I's SSIMs from 0.04 to 0.72 are to be read beside these. No stage depends on it.
 """
 
-import sys
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from stages.common.files import write_json
 from stages.common.metrics import ssim
+from stages.common.stage import one_sentence
 from stages.data.images import load_images
 from stages.gan_transform.attacks import folded, nibble_matching, principal
 from stages.gan_transform.ciphers import aes_ctr, pixel_based, tanaka
@@ -200,5 +201,17 @@ def null(secret: Images, public: Images, test: Images) -> dict[str, dict[str, fl
     return rows
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run from the command line; if it fails, one sentence and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.gan_transform.reference",
+        description="Measure floors and training-free attacks on real photographs.",
+    )
+    parser.add_argument("out", type=Path, help="the JSON to write")
+    given = parser.parse_args(argv)
+    with one_sentence("reference"):
+        reference(given.out)
+
+
 if __name__ == "__main__":
-    reference(Path(sys.argv[1]))
+    main()

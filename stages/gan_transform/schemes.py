@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from stages.common.errors import InputError, suggestion
+from stages.common.errors import InputError, shown, suggestion
 from stages.common.files import read_json, read_npz, write_json
+from stages.common.params import NonNegativeFloat, NonNegativeInt, describe, fits
 from stages.gan_transform.ciphers import aes_ctr, degraded, pixel_based, tanaka
 
 Kind = Literal["identity", "tanaka", "pe", "aes", "blur", "random_sign", "transform"]
@@ -51,18 +52,27 @@ class Scheme:
 
 SPLITS = ("train", "test", "transfer_train", "transfer_test", "attack_train", "attack_test")
 MOST_IMAGES = 10**7  # of a split: no two images share a block of AES's key stream
+ORDERS = len(pixel_based.ORDERS)
 REQUIRED = {"pe": "keys", "transform": "variant", "blur": "sigma", "random_sign": "epsilon"}
 KINDS = ("identity", "tanaka", "pe", "aes", "blur", "random_sign", "transform")
 ARMS = ("client", "server", "none")
+VALUES = {  # of a scheme, and what they take; null: what the scheme has by default
+    "keys": Literal["same", "diff"],
+    "shuffle": bool,
+    "variant": str,
+    "sigma": NonNegativeFloat,
+    "epsilon": NonNegativeInt,
+}
 
 
-def parse_scheme(name: str, line: Mapping[str, Any], where: str | Path = "params.yaml") -> Scheme:
+def parse_scheme(name: str, line: Any, where: str | Path = "params.yaml") -> Scheme:
     """Check one line of params.yaml.
 
     Raises
     ------
     InputError
-        If a key is unknown or missing, or a cipher or an arm does not exist.
+        If a key is unknown or missing, a cipher or an arm does not exist, or a value has another
+        type.
     """
 
     def refuse(what: str, expected: object, found: object, remedy: str) -> InputError:
@@ -70,6 +80,10 @@ def parse_scheme(name: str, line: Mapping[str, Any], where: str | Path = "params
             where, f"scheme {name!r} {what}", expected=expected, found=found, remedy=remedy
         )
 
+    if not isinstance(line, Mapping):
+        raise refuse(
+            "has the wrong layout", "a map of keys to values", shown(line), "write {cipher: ...}"
+        )
     known = [f.name for f in fields(Scheme) if f.name != "scheme"]
     for key in line:
         if key not in known:
@@ -85,10 +99,16 @@ def parse_scheme(name: str, line: Mapping[str, Any], where: str | Path = "params
     needed = REQUIRED.get(str(kind))
     if needed and line.get(needed) is None:
         raise refuse(f"lacks {needed!r}", f"it for the cipher {kind}", "none", "add it")
-    arms = tuple(line.get("augment", ("client",)))
-    if not arms or set(arms) - set(ARMS):
-        raise refuse("has a wrong 'augment'", ", ".join(ARMS), list(arms), "correct it")
-    return Scheme(scheme=name, **{**line, "augment": arms})  # type: ignore[arg-type]
+    arms = line.get("augment", ("client",))
+    if not isinstance(arms, (list, tuple)) or not arms or any(arm not in ARMS for arm in arms):
+        expected = f"a list of {', '.join(ARMS)}"
+        raise refuse("has a wrong 'augment'", expected, shown(arms), "correct it")
+    for key, annotation in VALUES.items():
+        if line.get(key) is not None and not fits(line[key], annotation):
+            raise refuse(
+                f"has a wrong {key!r}", describe(annotation), shown(line[key]), "correct it"
+            )
+    return Scheme(scheme=name, **{**line, "augment": tuple(arms)})  # type: ignore[arg-type]
 
 
 def read_scheme(folder: Path) -> Scheme:
@@ -141,6 +161,55 @@ def make_keys(
     return keys
 
 
+def read_keys(path: Path, scheme: Scheme) -> dict[str, np.ndarray]:
+    """Read the arrays that :func:`make_keys` made.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or holds what is no key of the scheme's cipher.
+    """
+    keys = read_npz(path)
+    if scheme.cipher == "pe":
+        wanted = {f"bits_{split}" for split in SPLITS}
+        wanted |= {f"perm_{split}" for split in SPLITS} if scheme.shuffle else set()
+    else:
+        wanted = {"key"}
+    for name in sorted(wanted):
+        key, kind = keys[name], "key" if name == "key" else name.split("_")[0]
+        expected, right = {
+            "bits": ("uint8 (k, h, w, 3), 0 or 1", _within(key, 4, 2)),
+            "perm": (f"uint8 (k, h, w) below {ORDERS}", _within(key, 3, ORDERS)),
+            "key": _single(scheme.cipher, key),
+        }[kind]
+        if not right:
+            raise InputError(
+                path,
+                f"{name!r} is no key of the cipher {scheme.cipher}",
+                expected=expected,
+                found=f"{key.dtype} {key.shape}, of {len(np.unique(key))} different values",
+                remedy="delete it and encrypt anew (dvc repro)",
+            )
+    return keys
+
+
+def _within(key: np.ndarray, axes: int, end: int) -> bool:
+    """Say whether a key has so many axes and its values are 0 .. end - 1, in 8 bits."""
+    return key.dtype == np.uint8 and key.ndim == axes and bool((key < end).all())
+
+
+def _single(cipher: Kind, key: np.ndarray) -> tuple[str, bool]:
+    """Return what the array ``key`` of a cipher should be, and whether it is that."""
+    whole = key.dtype.kind in "iu" and key.ndim == 1
+    if cipher == "tanaka":
+        right = whole and sorted(key.tolist()) == list(range(tanaka.NIBBLES))
+        return f"each of 0 .. {tanaka.NIBBLES - 1} once", right
+    if cipher == "aes":
+        right = key.dtype == np.uint8 and key.shape == (aes_ctr.KEY_BYTES,)
+        return f"uint8 ({aes_ctr.KEY_BYTES},)", right
+    return "one whole number, 0 or more", whole and len(key) == 1 and int(key[0]) >= 0
+
+
 def load_cipher(folder: Path, seed: int) -> Encrypt:
     """Return ``encrypt(images, split)`` of the scheme in ``folder`` with the key of ``seed``.
 
@@ -149,7 +218,7 @@ def load_cipher(folder: Path, seed: int) -> Encrypt:
     Raises
     ------
     InputError
-        If meta.json, the key or the weights are missing or damaged.
+        If meta.json, the key or the weights are missing, damaged or of another cipher.
     """
     scheme = read_scheme(folder)
     if scheme.cipher == "identity":
@@ -160,7 +229,7 @@ def load_cipher(folder: Path, seed: int) -> Encrypt:
         return lambda images, split: degraded.blur(images, sigma)
     if scheme.cipher == "transform":
         return _load_transform(folder, seed)
-    keys = read_npz(folder / f"key-s{seed}.npz")
+    keys = read_keys(folder / f"key-s{seed}.npz", scheme)
     if scheme.cipher == "tanaka":
         return lambda images, split: tanaka.encrypt(images, keys["key"])
     if scheme.cipher == "aes":

@@ -4,11 +4,13 @@
 ``<!-- results:end -->`` in both; a test compares.
 """
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.common.errors import InputError
 from stages.common.files import read_json, write_text
+from stages.common.stage import one_sentence
 from stages.scoreboard.headlines import headline
 
 BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->\n"
@@ -290,7 +292,17 @@ def replaced(text: str, results: str, where: str = "README.md") -> str:
 
 PAGES = {"README.md": summary, "docs/results.md": tables}
 
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the results into both pages; if one is bad, one sentence and status 2."""
+    argparse.ArgumentParser(
+        prog="python -m stages.scoreboard.readme", description="Write the results into the pages."
+    ).parse_args(argv)
+    with one_sentence("readme"):
+        for name, write in PAGES.items():
+            page = Path(name)
+            write_text(page, replaced(page.read_text(encoding="utf-8"), write(), name))
+
+
 if __name__ == "__main__":
-    for name, write in PAGES.items():
-        page = Path(name)
-        write_text(page, replaced(page.read_text(encoding="utf-8"), write(), name))
+    main()

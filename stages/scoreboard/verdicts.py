@@ -8,16 +8,16 @@ metrics`` shows, and the list. RESULTS is reports/results/P if left out, OUT its
 
 import argparse
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.common.errors import InputError
+from stages.common.errors import InputError, shown, suggestion
 from stages.common.files import read_json, write_json
-from stages.common.params import load_params
+from stages.common.params import PARAMS, load_params
+from stages.common.stage import one_sentence
 
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 NARROWEST = 40  # columns; below it the statement is not worth cutting further
@@ -44,7 +44,7 @@ def collect(results: Path, root: Path = Path()) -> dict[str, Any]:
         path = results / paper / "claims.json"
         source = (root / "stages" / paper / "paper.yaml").read_text(encoding="utf-8")
         claims = {c["id"]: c for c in YAML(typ="safe", pure=True).load(source)["claims"]}
-        judged = {d["id"]: d for d in read_json(path)["details"]} if path.exists() else {}
+        judged = judgements(path) if path.exists() else {}
         unknown = sorted(set(judged) - set(claims))
         if unknown:
             raise InputError(
@@ -79,6 +79,50 @@ def collect(results: Path, root: Path = Path()) -> dict[str, Any]:
     keys = [_key(verdict) for verdict in VERDICTS]
     total = {key: sum(c[key] for c in counts.values()) for key in keys}
     return {"papers": counts, "total": total, "all": everything}
+
+
+def judgements(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the details of a claims.json: claim -> what was judged of it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or has other details.
+    """
+    details = read_json(path)["details"]
+    whole = isinstance(details, list) and all(isinstance(d, dict) for d in details)
+    numbers = [d.get(key) for d in details for key in ("effect", "lo", "hi")] if whole else []
+    if not whole or any(not isinstance(v, int | float | None) for v in numbers):
+        raise InputError(
+            path,
+            "has the wrong layout",
+            expected="details, a list of maps, in which effect, lo and hi are numbers or null",
+            found=shown(details),
+            remedy="run the stage that writes it (dvc repro)",
+        )
+    return {str(d["id"]): d for d in details}
+
+
+def active_profile() -> str:
+    """Return the profile that params.yaml names.
+
+    Raises
+    ------
+    InputError
+        If it names none that it has.
+    """
+    params = load_params()
+    profile, known = params.get("profile"), params.get("profiles")
+    known = known if isinstance(known, dict) else {}
+    if profile not in list(known):
+        raise InputError(
+            PARAMS,
+            "names no profile",
+            expected=f"profile: one of {', '.join(map(str, known))}",
+            found=shown(profile),
+            remedy=suggestion(str(profile), list(map(str, known))),
+        )
+    return str(profile)
 
 
 def _key(verdict: str) -> str:
@@ -132,9 +176,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--profile", help="a key of profiles: in params.yaml; default: the active")
     parser.add_argument("--show", action="store_true", help="print only, write nothing")
     given = parser.parse_args(argv)
-    profile = given.profile
-    try:
-        profile = profile or load_params()["profile"]
+    with one_sentence(f"verdicts [{given.profile or 'the active profile'}]"):
+        profile = given.profile or active_profile()
         results = given.results or Path("reports") / "results" / profile
         out = given.out or results / "verdicts.json"
         found = collect(results)
@@ -142,9 +185,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not given.show:
             write_json(out, found)
             print(f"\nwrote {out}")
-    except InputError as error:
-        print(f"error: verdicts [{profile}]: {error}", file=sys.stderr)
-        sys.exit(2)
     pages = reports(profile, list(found["papers"]))
     print("\nreports:")
     print("\n".join(f"  {page}" for page in pages) or "  none yet")

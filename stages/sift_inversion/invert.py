@@ -8,29 +8,30 @@ of others it shows less. No stage depends on it.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from jaxtyping import UInt8
 
 from stages.common.device import evaluation_device
-from stages.common.errors import InputError
+from stages.common.errors import InputError, shown
 from stages.common.figures import image_grid, save_figure
 from stages.common.files import read_json
 from stages.common.metrics import psnr
-from stages.common.params import PARAMS, load_params, section
+from stages.common.params import PARAMS, describe, fits, load_params, section
+from stages.common.stage import one_sentence
 from stages.data.photo import read_photo
-from stages.sift_inversion.extract import arrange
+from stages.sift_inversion.extract import arrange, extract
 from stages.sift_inversion.figures import keypoint_overlay
 from stages.sift_inversion.keypoints import Descriptors, offsets_of
 from stages.sift_inversion.measures import DATA_RANGE, PSNR_CAP, ssim
 from stages.sift_inversion.models import load_run, read_meta
 from stages.sift_inversion.reconstruct import images_of
-from stages.sift_inversion.sift import detect, detector
+from stages.sift_inversion.sift import SETTINGS, detect, detector
 
+RULES = (*SETTINGS, "order", "collision", "r_max")  # of extract, that keypoints depend on
 STAGES = ("refine", "train")  # that write weights
 SHOWN_PX = 256  # smaller images are enlarged by whole pixels
 ARTIFACTS = Path("artifacts")
@@ -121,9 +122,20 @@ def sift_params(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
         If they are damaged, or there are none.
     """
     beside = folder.resolve().parents[1] / "extract" / f"{meta.get('set')}_train" / "meta.json"
-    if not beside.is_file():
-        return section(load_params(), "sift_inversion.extract", PARAMS)
-    return section(read_json(beside), "params", beside)
+    if beside.is_file():
+        where, params = beside, section(read_json(beside), "params", beside)
+    else:
+        where, params = PARAMS, section(load_params(), "sift_inversion.extract", PARAMS)
+    for key, annotation in get_type_hints(extract, include_extras=True).items():
+        if key in RULES and not fits(params.get(key), annotation):
+            raise InputError(
+                where,
+                f"says no {key} of the keypoints",
+                expected=describe(annotation),
+                found=shown(params.get(key)),
+                remedy="run dvc repro stages/sift_inversion/dvc.yaml:extract",
+            )
+    return params
 
 
 def find_run(weights: Path | None, seed: int) -> tuple[Path, dict[str, Any]]:
@@ -203,11 +215,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the run's networks; default: 0")
     parser.add_argument("--out", type=Path, help="default: <image>-<run>-s<seed>.png, here")
     given = parser.parse_args(argv)
-    try:
+    with one_sentence("invert"):
         found = invert(given.image, given.weights, given.out, seed=given.seed)
-    except InputError as error:
-        print(f"error: invert: {error}", file=sys.stderr)
-        sys.exit(2)
     count = f"{found.keypoints} {_plural('keypoint', found.keypoints)}"
     print(f"{count}, PSNR {found.psnr:.2f} dB, SSIM {found.ssim:.3f}")
     print(f"wrote {found.out}")

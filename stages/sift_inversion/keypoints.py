@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64, UInt8
 
-from stages.common.errors import InputError
+from stages.common.errors import InputError, cause, shown
 from stages.common.files import read_json, write_bytes, write_json
 from stages.sift_inversion.placement import place_many
 
@@ -146,18 +146,18 @@ def read_array(folder: Path, name: str) -> np.ndarray:
     path, (dtype, columns) = folder / f"{name}.npy", ARRAYS[name]
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        found, cause = f"{array.dtype} {array.shape}", None
+        found, reason = f"{array.dtype} {array.shape}", None
         if array.dtype == dtype and array.shape[1:] == ((columns,) if columns else ()):
             return array
-    except (OSError, ValueError, EOFError) as error:
-        found, cause = str(error), error
+    except Exception as error:  # NumPy raises many kinds on damaged files
+        found, reason = cause(error), error
     raise InputError(
         path,
         "is not a readable array of keypoints",
         expected=f"{np.dtype(dtype)} (N{f', {columns}' if columns else ','})",
         found=found,
         remedy="delete its folder and run sift_inversion.extract (dvc repro)",
-    ) from cause
+    ) from reason
 
 
 def read(folder: Path) -> Descriptors:
@@ -166,9 +166,19 @@ def read(folder: Path) -> Descriptors:
     Raises
     ------
     InputError
-        If a file is missing or damaged, or the arrays do not belong together.
+        If a file is missing or damaged, the arrays do not belong together, or a keypoint has no
+        place in the maps.
     """
     meta = read_json(folder / "meta.json")
+    size = meta["size"]
+    if not isinstance(size, int) or not 0 < size <= LARGEST:
+        raise InputError(
+            folder / "meta.json",
+            "has no size of images",
+            expected=f"size, a whole number from 1 to {LARGEST}",
+            found=shown(size),
+            remedy="delete the folder and run sift_inversion.extract (dvc repro)",
+        )
     arrays = {name: read_array(folder, name) for name in ARRAYS}
     offsets = arrays["offsets"] = np.array(arrays["offsets"])
     lengths = {len(arrays[name]) for name in ("desc", "cells", "kp", "octave")}
@@ -179,6 +189,18 @@ def read(folder: Path) -> Descriptors:
             "holds arrays that do not belong together",
             expected="offsets from 0, never falling, to the number of keypoints in every array",
             found=f"arrays of {sorted(lengths)}, offsets to {offsets[-1:].tolist()}",
+            remedy="delete the folder and run sift_inversion.extract (dvc repro)",
+        )
+    cells = arrays["cells"]
+    sides = np.repeat([-(-size // d) for d in SCALES], 2)  # rows and columns of each map
+    outside = int(np.count_nonzero((cells >= sides) & (cells != DROPPED)))
+    lost = int(np.count_nonzero(~np.isfinite(arrays["kp"])))
+    if outside or lost:
+        raise InputError(
+            folder,
+            "holds keypoints that lie nowhere",
+            expected=f"numbers, and cells of maps of {sides[0]} and {sides[2]} cells a side",
+            found=f"{lost} numbers NaN or infinite, {outside} cells beside the maps",
             remedy="delete the folder and run sift_inversion.extract (dvc repro)",
         )
     return Descriptors(**arrays, ids=np.arange(len(offsets) - 1), meta=meta)

@@ -2,21 +2,36 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stages.common.errors import InputError
+from stages.common.errors import InputError, shown
 from stages.common.files import read_json
 from stages.common.networks.weight_files import load_state, read_state
+from stages.common.params import (
+    Decay,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    describe,
+    fits,
+)
 from stages.sift_inversion.keypoints import Descriptors
 from stages.sift_inversion.networks import CoarseNet, Dosovitskiy, FineNet, Refined
 from stages.sift_inversion.sparse import densify
 
-COARSE = ("net", "inputs", "size", "width", "channels", "desc_norm")  # keys of meta.json
-FINE = ("ngf", "blocks", "dropout")  # more of them, if the run has a G
+COARSE = {  # keys of meta.json, and what they take
+    "net": Literal["R", "dosovitskiy"],
+    "inputs": list[Literal[4, 2]],
+    "size": PositiveInt,
+    "width": PositiveFloat,
+    "channels": Literal[128, 133],
+    "desc_norm": Literal["unit", "pm1"],
+}
+FINE = {"ngf": PositiveInt, "blocks": NonNegativeInt, "dropout": Decay}  # more, if it has a G
 
 
 def build_coarse(meta: Mapping[str, Any]) -> nn.Module:
@@ -52,10 +67,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it is missing or damaged or lacks a key.
+        If it is missing or damaged, lacks a key, or has a value that no network has.
     """
     meta = read_json(folder / "meta.json")
-    wanted = [*COARSE, *(FINE if "adversary" in meta else ())]
+    wanted = COARSE | (FINE if "adversary" in meta else {})
     missing = [key for key in wanted if key not in meta]
     if missing:
         raise InputError(
@@ -65,6 +80,15 @@ def read_meta(folder: Path) -> dict[str, Any]:
             found=f"none of {', '.join(missing)}",
             remedy="run the stage that writes it (dvc repro)",
         )
+    for key, annotation in wanted.items():
+        if not fits(meta[key], annotation):
+            raise InputError(
+                folder / "meta.json",
+                f"{key} has the wrong value",
+                expected=describe(annotation),
+                found=shown(meta[key]),
+                remedy="run the stage that writes it (dvc repro)",
+            )
     return meta
 
 

@@ -7,7 +7,6 @@ pipeline, and trains R42_J at half of the width on 64 px. No stage depends on it
 
 import argparse
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from stages.common.errors import InputError
 from stages.common.files import read_json, write_json, write_npz
 from stages.common.networks.efficientnet_lite import load_efficientnet_lite0
 from stages.common.params import load_params, section
+from stages.common.stage import one_sentence
 from stages.data.images import load_images
 from stages.sift_inversion import sift
 from stages.sift_inversion.extract import arrange, find
@@ -442,11 +442,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--train-seconds", type=positive, default=TRAIN_SECONDS, help="at most")
     parser.add_argument("--threads", type=positive, default=THREADS, help="of torch")
     given = vars(parser.parse_args(argv))
-    try:
+    with one_sentence("reference"):
         reference(given.pop("out"), **given)
-    except InputError as error:
-        print(f"error: reference: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_a_function_that_takes_variants_gets_their_names(params):
         ("norm: in,", "nrom: in,", "did you mean 'norm'"),
         ("norm: bn}", "norms: bn}", "did you mean 'norm'"),
         ("seeds: [0, 1]", "seed: [0, 1]", "lacks the key 'seeds'"),
-        ("steps: 4", "steps: -4", "a whole number above 0, found -4"),
+        ("steps: 4", "steps: -4", "a whole number from 1 to 2147483647, found -4"),
         ("steps: 4", "steps: 4.5", "found 4.5"),
         ("steps: 4", "steps: true", "found True"),
         ("steps: 4", "steps: ~", "found None"),

@@ -197,7 +197,7 @@ def test_unknown_split_of_an_embedded_set(refused):
 
 @pytest.mark.parametrize("size", [0, -8, True])
 def test_size_that_is_not_positive(tiny, size, refused):
-    assert "expected a side of 1 pixel or more" in refused(load_images, "tiny", "train", size)
+    assert "expected a side of 1 to 4096 pixels" in refused(load_images, "tiny", "train", size)
 
 
 def test_size_that_is_no_multiple_of_what_the_network_needs(refused):

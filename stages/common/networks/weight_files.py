@@ -4,7 +4,6 @@ No file is unpickled beyond tensors, none is downloaded.
 """
 
 import importlib.util
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,13 +11,10 @@ import h5py
 import numpy as np
 import torch
 from jaxtyping import Float32
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stages.common.errors import InputError
-
-DAMAGED = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError)
+from stages.common.errors import InputError, cause
 
 
 def packaged_file(package: str, inside: str, *, remedy: str) -> Path:
@@ -59,10 +55,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (*DAMAGED, SafetensorError) as error:
-        raise _unusable(
-            path, "tensors by name", f"({' '.join(str(error).split())[:120]})"
-        ) from error
+    except Exception as error:  # torch, pickle and safetensors raise many kinds on damaged files
+        raise _unusable(path, "tensors by name", f"({cause(error)[:120]})") from error
     if isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values()):
         return dict(state)
     raise _unusable(path, "tensors by name", f"a {type(state).__name__} of something else")
@@ -102,8 +96,10 @@ def read_keras_convs(
                     raise _unusable(path, f"kernel and bias of the layer {name!r}", shapes)
                 kernel = torch.from_numpy(by_axes[4]).permute(3, 2, 0, 1).contiguous()
                 layers[name] = (kernel, torch.from_numpy(by_axes[1]))
-    except (OSError, RuntimeError, KeyError) as error:
-        raise _unusable(path, "a Keras HDF5 file", f"({error})") from error
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises many kinds on damaged files
+        raise _unusable(path, "a Keras HDF5 file", f"({cause(error)})") from error
     return layers
 
 
@@ -124,7 +120,8 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     Raises
     ------
     InputError
-        If a tensor is missing, unknown or of another shape; the first one is named.
+        If a tensor is missing, unknown, of another shape or kind, or not finite; the first one is
+        named.
     """
     wanted = net.state_dict()
     for name in [*wanted, *state]:
@@ -132,6 +129,10 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         found = tuple(state[name].shape) if name in state else "none"
         if expected != found:
             raise _unusable(path, f"{expected} for {name!r}", found)
+        if wanted[name].is_floating_point() != state[name].is_floating_point():
+            raise _unusable(path, f"{wanted[name].dtype} for {name!r}", state[name].dtype)
+        if not torch.isfinite(state[name]).all():
+            raise _unusable(path, f"finite numbers in {name!r}", "NaN or infinity")
     net.load_state_dict(state)
 
 

@@ -13,6 +13,7 @@ stream (RFC 8439), and a request is served once.
 import fcntl
 import hashlib
 import math
+import operator
 import secrets
 import struct
 import zlib
@@ -133,7 +134,16 @@ class BitKey:
     __slots__ = ("_masks", "_perm")
 
     def __init__(self, perm: Sequence[int] | UInt8[np.ndarray, " w"]):
-        order = tuple(int(i) for i in perm)
+        try:
+            order = tuple(operator.index(i) for i in perm)
+        except TypeError as error:
+            raise InputError(
+                "a key of ShuffleBits",
+                "is no permutation",
+                expected="whole numbers",
+                found=error,
+                remedy="draw it by BitKey.derive or BitKey.random",
+            ) from error
         check_width(len(order))
         if sorted(order) != list(range(len(order))):
             raise InputError(
