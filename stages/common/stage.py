@@ -120,9 +120,9 @@ def _refused(error: Exception) -> InputError | None:
             found=error.strerror,
             remedy="mend that and run dvc repro again; finished stages and checkpoints are kept",
         )
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.filename is not None:
         return InputError(
-            error.filename or "the system",
+            error.filename,
             "cannot be used",
             expected="a file or folder that can be read and written",
             found=error.strerror or error,
@@ -181,7 +181,7 @@ def one_sentence(label: str) -> Iterator[None]:
     """End the process, where its input is bad, by one sentence on stderr and a status.
 
     Bad input, files that cannot be read or written, and too little memory have status 2, a
-    training that diverged has 3. Everything else is a defect and keeps its traceback.
+    training that diverged has 3, Ctrl-C 130. Everything else is a defect and keeps its traceback.
     """
     try:
         yield
