@@ -1,23 +1,21 @@
-"""Seconds to encrypt 50,000 images of 32 x 32 on one core, ours against plain NumPy indexing.
+"""The ciphers of paper A on one core, against plain NumPy indexing, AES-CTR and a copy.
 
-``python tests/benchmarks/ciphers.py`` writes reports/bench/ciphers.json. The two ways alternate in
-one process; quote the median of the ratios: single times are noise on a shared machine. Plain: the
-whole set at once, nibbles by fancy indexing, masks by ``where``, orders by ``take_along_axis``.
-Both make the same bytes.
+Plain: all images at once, nibbles by fancy indexing, masks by ``where``, orders by
+``take_along_axis``; the same bytes. ``aes128_ctr`` is cryptography's, one call for all images,
+``copy`` a copy into memory that exists: what a cipher costs where it costs nothing.
 """
 
-import os
-import platform
-import statistics
-import time
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+from timing import Settings, Way, compare
 
-from stages.common.files import write_json
 from stages.gan_transform.ciphers import aes_ctr, pixel_based, tanaka
 
-N, SIZE, PAIRS = 50_000, 32, 5
+N, SIZE = 10_000, 32
 
 
 def plain_tanaka(images, key):
@@ -37,17 +35,16 @@ def plain_pixel_based(images, bits, perm=None):
     return np.take_along_axis(cipher, order, -1)
 
 
-def seconds(function, *arguments):
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
+def plain_aes(images, key):
+    stream = Cipher(AES(key.tobytes()), CTR(bytes(16))).encryptor()
+    return np.frombuffer(stream.update(images.tobytes()), np.uint8).reshape(images.shape)
 
 
-def main():
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    images = np.random.default_rng(0).integers(0, 256, (N, SIZE, SIZE, 3), dtype=np.uint8)
-    same, different = (pixel_based.make_key(0, n, SIZE, SIZE) for n in (1, N))
+def ciphers(settings: Settings, peak: Mapping) -> dict[str, dict]:
+    """Encrypt N images of 32 px by every cipher."""
+    n = settings.sized(N, 100)
+    images = np.random.default_rng(0).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+    same, different = (pixel_based.make_key(0, m, SIZE, SIZE) for m in (1, n))
     LE, PE = (tanaka.encrypt, plain_tanaka), (pixel_based.encrypt, plain_pixel_based)
     cases = {
         "tanaka": (*LE, (tanaka.make_key(0),)),
@@ -55,37 +52,34 @@ def main():
         "pe_same_shuffle": (*PE, same),
         "pe_diff": (*PE, different[:1]),
         "pe_diff_shuffle": (*PE, different),
-        "aes_ctr": (aes_ctr.encrypt, None, (aes_ctr.make_key(0),)),
+        "aes_ctr": (aes_ctr.encrypt, plain_aes, (aes_ctr.make_key(0),)),
     }
-    results = {}
+    plain_bytes, secret, out = images.reshape(-1).data, bytes(range(16)), np.empty_like(images)
+
+    def aes() -> None:
+        encryptor = Cipher(AES(secret), CTR(bytes(16))).encryptor()
+        encryptor.update_into(plain_bytes, out.reshape(-1).data)
+
+    references = {
+        "aes128_ctr": Way(lambda: aes, "cryptography, into memory that exists"),
+        "copy": Way(lambda: lambda: np.copyto(out, images), "into memory that exists"),
+    }
+    found = {}
     for name, (ours, plain, key) in cases.items():
-        few = images[:100]
-        part = [k[:100] if len(k) == N else k for k in key]
-        if plain is not None:
-            np.testing.assert_array_equal(ours(few, *part), plain(few, *part))
-        times = [
-            (seconds(ours, images, *key), seconds(plain, images, *key) if plain else None)
-            for _ in range(PAIRS)
-        ]
-        results[name] = {"ours_s": statistics.median(t for t, _ in times)}
-        if plain is not None:
-            ratios = [b / a for a, b in times]
-            results[name] |= {
-                "plain_s": statistics.median(b for _, b in times),
-                "speedup_median": statistics.median(ratios),
-                "speedup_range": [min(ratios), max(ratios)],
-            }
-        print(name, results[name], flush=True)
-    write_json(
-        Path("reports/bench/ciphers.json"),
-        {
-            "what": f"encrypt {N} images of {SIZE} px on one core, {PAIRS} pairs",
-            "machine": platform.machine(),
-            "numpy": np.__version__,
-            "ciphers": results,
-        },
-    )
+        part = [k[:100] if len(k) == n else k for k in key]
+        if plain is not plain_aes:  # which has one key stream for all images, not one an image
+            np.testing.assert_array_equal(ours(images[:100], *part), plain(images[:100], *part))
+        ways = {
+            "ours": Way(lambda f=ours, key=key: lambda: f(images, *key), "the stage's"),
+            "plain": Way(lambda f=plain, key=key: lambda: f(images, *key), "NumPy indexing"),
+            **{k: Way(way.build, way.what) for k, way in references.items()},
+        }
+        what = f"paper A: {name}, {n} images of {SIZE} px"
+        how = {"images": n, "moved": 2 * images.nbytes, "peak": peak}
+        found[f"cipher_{name}"] = compare(
+            ways, settings, what=what, against=("plain", *references), **how
+        )
+    return found
 
 
-if __name__ == "__main__":
-    main()
+ITEMS = {"ciphers": ciphers}

@@ -1,13 +1,13 @@
 """Nanoseconds a float and GB/s of ShuffleBits, one core and, if there is one, a GPU.
 
-``python tests/benchmarks/shufflebits.py`` writes reports/bench/shufflebits.json; allow it three
-minutes. All ways take turns in one process; quote the median of the ratios: single times are noise
-on a shared machine. Of one core the seconds are those the thread had it, so that other programs'
-turns do not count (what they do to the caches does); of a GPU those of the clock. A float is 4
-bytes read and 4 written: GB/s counts 8. AES-CTR, ChaCha20 and "native" write into memory that
-exists already, as the copy does; "alloc" makes the result's array anew, as a caller sees it.
-A key's set-up is inside the time of every way; only its masks are routed once. Fused: what
-torch.compile makes. Native: ``native.c``.
+``make bench`` takes the shipped ways from here; ``python tests/benchmarks/shufflebits.py`` measures
+all, in three minutes, and writes reports/bench/shufflebits.json. There all ways take turns in one
+process; quote the median of the ratios: single times are noise on a shared machine. Of one core the
+seconds are those the thread had it, so that other programs' turns do not count (what they do to the
+caches does); of a GPU those of the clock. A float is 4 bytes read and 4 written: GB/s counts 8.
+AES-CTR, ChaCha20 and "native" write into memory that exists already, as the copy does; "alloc"
+makes the result's array anew, as a caller sees it. A key's set-up is inside the time of every way;
+only its masks are routed once. Fused: what torch.compile makes. Native: ``native.c``.
 """
 
 import os
@@ -15,6 +15,7 @@ import platform
 import shutil
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import cryptography
@@ -23,6 +24,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES, ChaCha20
 from cryptography.hazmat.primitives.ciphers.modes import CTR
+from timing import Settings, Way, compare
 
 from stages.common.files import write_json
 from stages.deep_features.shufflebits import native
@@ -177,6 +179,68 @@ def on_a_gpu(key):
     }
     cases = {"copy": lambda: out.copy_(x), **quick}
     return measure(cases, N_GPU, rounds=ROUNDS, seconds=gpu_seconds), compile_s
+
+
+def shufflebits(settings: Settings, peak: Mapping) -> dict[str, dict]:
+    """Permute the bits of many floats, and of one request, by the ways that are used."""
+    torch.set_num_threads(1)
+    n, few = settings.sized(N, FEW), N_REQUEST
+    key = BitKey.random(np.random.default_rng(0))
+    words = np.random.default_rng(0).standard_normal(n).astype(np.float32).view(np.uint32)
+    out, module = np.zeros_like(words), ShuffleBits(key)
+    x = torch.from_numpy(words.view(np.float32))
+
+    def entry(floats, what, *, module_too):
+        part, target, tensor = words[:floats].copy(), out[:floats].copy(), x[:floats].clone()
+        numpy = on_numpy(part, target, key)
+        names = ["native"] if "native" in numpy else []
+        calls = {name: numpy[name] for name in [*names, "numpy_benes_blocked", "numpy_naive"]}
+        if module_too:
+            calls["torch_benes"] = lambda: module(tensor)
+        references = conventional(part, target)
+        calls |= {name: references[name] for name in ("aes128_ctr", "chacha20", "copy")}
+        ways = {name: Way(lambda f=f: f, WORDS.get(name, name)) for name, f in calls.items()}
+        against = ("aes128_ctr", "copy", "numpy_naive")
+        how = {"against": against, "moved": BYTES * floats, "peak": peak, "floats": floats}
+        return compare(ways, settings, what=f"paper C: ShuffleBits, {what}", **how)
+
+    found = {
+        "shufflebits_bulk": entry(n, f"{n} floats on one core", module_too=True),
+        "shufflebits_request": entry(few, f"one vector of {few} floats", module_too=False),
+    }
+    if settings.device == "cuda":
+        found["shufflebits_gpu"] = on_the_gpu(key, settings, peak)
+    return found
+
+
+WORDS = {
+    "native": "the shipped C, compiled here",
+    "numpy_benes_blocked": "the shipped NumPy",
+    "numpy_naive": "bit by bit, NumPy",
+    "torch_benes": "the module, eager",
+    "aes128_ctr": "cryptography",
+    "chacha20": "cryptography",
+    "copy": "into memory that exists",
+}
+
+
+def on_the_gpu(key, settings, peak):
+    n = settings.sized(N_GPU, 1 << 20)
+    x = torch.randn(n, device="cuda")
+    out, module = torch.empty_like(x), ShuffleBits(key).to("cuda")
+    fused = torch.compile(module, fullgraph=True, dynamic=False)
+    assert torch.equal(fused(x), module(x))
+    ways = {
+        "torch_fused": Way(lambda: lambda: fused(x), "the module by torch.compile"),
+        "torch_benes": Way(lambda: lambda: module(x), "the module, eager"),
+        "copy": Way(lambda: lambda: out.copy_(x), "into memory that exists"),
+    }
+    what = f"paper C: ShuffleBits, {n} floats on the GPU"
+    how = {"moved": BYTES * n, "peak": peak, "floats": n}
+    return compare(ways, settings, what=what, against=("copy", "torch_benes"), **how)
+
+
+ITEMS = {"shufflebits": shufflebits}
 
 
 def main():
