@@ -34,6 +34,12 @@ class Entry:
     md5: str
     size: int | None
 
+    @property
+    def maker(self) -> str:
+        """The stage as ``dvc repro`` knows it, or the .dvc file."""
+        lock = self.lock.removesuffix(".lock")
+        return self.lock if lock == self.lock else f"{lock}.yaml:{self.stage}"
+
 
 def locks(root: Path) -> list[Path]:
     """Return the pipeline's lock files and the .dvc files of versioned data."""
@@ -164,7 +170,7 @@ def rehash(entries: Collection[Entry], root: Path) -> Rehashed:
     for (kind, path, md5, size), group in sorted(groups.items(), key=lambda item: str(item[0])):
         listed, own = (md5, size), outs.get(path)
         others = f" and {len(group) - 1} more" if len(group) > 1 else ""
-        stages = f"{group[0].lock.removesuffix('.lock')}:{group[0].stage}{others}"
+        stages = f"{group[0].maker}{others}"
         if kind == "deps" and own is not None and own.md5 != md5:
             wrong.append(
                 _sentence(path, f"is not what {stages} read", listed, (own.md5, own.size), REPRO)

@@ -107,10 +107,9 @@ def listed(root: Path, entries: list[Entry], unreadable: list[str], known: set[s
     profiles = {_profile(name) for name in known}
 
     def left(entry: Entry) -> bool:
-        name = f"{entry.lock.removesuffix('.lock')}.yaml:{entry.stage}"
-        return _profile(name) in profiles and name not in known
+        return _profile(entry.maker) in profiles and entry.maker not in known
 
-    old = sorted({f"{e.lock}:{e.stage}" for e in entries if left(e)})
+    old = sorted({entry.maker for entry in entries if left(entry)})
     found = rehash([entry for entry in entries if not left(entry)], root)
     right = f"{found.hashed} files and folders have the hashes that {len(locks(root))} locks list"
     lines = [_judged("locks", [*unreadable, *found.wrong], right)]

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import psutil
@@ -146,18 +146,23 @@ class Checkout:
             found += self._parsed[path][1]
         return found
 
-    def damage(self) -> list[str]:
-        """Return a sentence for every file that a lock lists and that is not whole or not there."""
-        outs = [entry for entry in self.entries() if entry.kind == "outs"]
+    def damage(self, but: Collection[str] = ()) -> list[str]:
+        """Return a sentence for every out in a lock that is not whole or not there.
+
+        Those of the stages in ``but`` may be: they were being made anew.
+        """
+        outs = [e for e in self.entries() if e.kind == "outs" and _spoken(e) not in but]
         done = rehash(outs, self.here)
         return [*done.wrong, *(f"{name} is gone" for name in done.absent)]
 
     def stages(self) -> set[str]:
         """Return the names of the stages that the locks list, as DVC says them."""
-        return {
-            entry.stage if entry.lock == "dvc.lock" else f"{entry.lock[:-5]}.yaml:{entry.stage}"
-            for entry in self.entries()
-        }
+        return {_spoken(entry) for entry in self.entries()}
+
+    def outs(self) -> dict[str, str]:
+        """Return {stage: its first out}."""
+        entries = [entry for entry in self.entries() if entry.kind == "outs"]
+        return {_spoken(entry): entry.path for entry in reversed(entries)}
 
     def fingerprints(self) -> dict[str, str]:
         """Return {path: hash} of all outs in the locks, and of every file of results and pages."""
@@ -178,6 +183,11 @@ class Checkout:
             if any(part.startswith(".render-") for part in Path(name).parts)
             or name.endswith(".new")
         ]
+
+
+def _spoken(entry: Entry) -> str:
+    """Return the name of a stage as DVC says it when it begins: those of dvc.yaml have no path."""
+    return entry.stage if entry.lock == "dvc.lock" else entry.maker
 
 
 class Session:

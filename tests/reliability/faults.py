@@ -111,18 +111,14 @@ def on_a_small_disk(checkout: Checkout) -> Iterator[tuple[Checkout, str]]:
 def fill(disk: Path) -> Path:
     """Fill a file system and return the file that does."""
     filler = disk / "filler.new"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 65536)
-                file.flush()
-        except OSError:
-            pass
-        try:
-            while True:
-                os.write(file.fileno(), b"\0")
-        except OSError:
-            return filler
+    with filler.open("wb", buffering=0) as file:
+        for block in (b"\0" * 65536, b"\0"):
+            try:
+                while file.write(block):
+                    pass
+            except OSError:
+                continue
+    return filler
 
 
 def disk_full(checkout: Checkout) -> Told:

@@ -31,7 +31,7 @@ from stages.scoreboard.mend import mend
 
 HOW = ("dvc", "stage", "group")
 # share of the kills -> when; a file that does not come is given up after the expected time
-MOMENTS = {"time": 0.7, "checkpoint": 0.1, "out": 0.1, "lock": 0.1}
+MOMENTS = {"time": 0.55, "checkpoint": 0.2, "out": 0.15, "lock": 0.1}
 LATEST = 1.15  # of the expected time: some kills fall into what DVC does after the stage
 PATIENCE = 10.0  # seconds that a process may live on after the kill
 POLL = 0.0005  # seconds between two looks for a file
@@ -139,32 +139,34 @@ def disturb(
     """Run the pipeline to its end although it is killed; return what was found."""
     log: list[Found] = []
     orphans, damaged, lost, repeated, blocked, leftovers = [], [], [], [], [], set()
-    half = repaired = stale = resumed = sessions = failures = 0
+    half = repaired = stale = resumed = restored = sessions = failures = 0
+    cut: set[str] = set()  # finished stages whose lock a kill cut off
+    forced: set[str] = set()  # finished stages that were begun again, to be killed
     while True:
-        try:
-            finished = checkout.stages()
-        except InputError:
-            finished = set()
-        forced = todo[0].stage if sessions and not failures and _done(todo, finished) else None
-        more = ("--force", "--single-item") if forced else ()
-        session = checkout.repro([forced] if forced else targets, *more)
+        finished = checkout.stages() - forced
+        again = todo[0].stage if sessions and not failures and _done(todo, finished) else None
+        more = ("--force", "--single-item") if again else ()
+        forced |= {again} if again else set()
+        session = checkout.repro([again] if again else targets, *more)
         sessions += 1
         found = attend(session, checkout, todo, outs)
         said = session.text()
         stale += said.count("had been killed. Auto removed")
+        restored += said.count("is cached - skipping run")
         resumed += said.count(": resuming ")
-        names = [name for name, _ in session.running]
-        repeated += [name for name in names if name in finished and name != forced]
+        names = {name for name, _ in session.running}
+        repeated += sorted(names & (finished - forced))
+        lost += sorted(name for name in names & cut if outs[name].startswith("artifacts/"))
+        cut -= names
         if found is None:
             if session.process.returncode == 0 and not todo:
                 break
-            if session.process.returncode == 0:
-                continue
-            failures += 1
-            blocked.append(said[-500:])
-            if failures > ATTEMPTS:
-                break
-            repaired += _mend(checkout)
+            if session.process.returncode:
+                failures += 1
+                blocked.append(said[-500:])
+                repaired += _mend(checkout)
+                if failures > ATTEMPTS:
+                    break
             continue
         failures = 0
         log.append(found)
@@ -172,14 +174,14 @@ def disturb(
         orphans += [f"{found.stage}: {command}" for command in checkout.orphans(PATIENCE)]
         leftovers |= set(checkout.leftovers())
         try:
-            left = finished - checkout.stages()
-            lost += [f"{found.stage}: no lock of {name}" for name in sorted(left)]
-            mine = f"{outs.get(forced or found.stage)}"
-            damaged += [text for text in checkout.damage() if not text.startswith(mine)]
+            left = checkout.stages()
         except InputError as error:
             print(error, flush=True)
-            half += 1
             repaired += _mend(checkout)
+            left = checkout.stages()
+        half += bool(finished - left)
+        cut |= finished - left
+        damaged += checkout.damage(forced | {found.stage})
     return {
         "kills": len(log),
         "hits": dict(sorted(Counter(found.stage for found in log).items())),
@@ -188,13 +190,14 @@ def disturb(
         "inside": dict(Counter(found.inside for found in log)),
         "log": [[f.stage, f.how, f.moment, f.inside, f.seconds] for f in log],
         "sessions": sessions,
-        "resumed": resumed,
+        "resumed_from_a_checkpoint": resumed,
+        "restored_from_the_run_cache": restored,
         "orphans": orphans,
         "damaged": damaged,
         "lost": lost,
         "repeated": repeated,
         "blocked": blocked,
-        "half_written_locks": half,
+        "locks_that_lost_entries": half,
         "repaired_locks": repaired,
         "stale_locks_that_dvc_removed": stale,
         "leftovers": sorted(leftovers),
@@ -202,6 +205,7 @@ def disturb(
 
 
 def _done(todo: list[Kill], finished: set[str]) -> bool:
+    """Tell whether what is still to be killed has finished, and must be begun again for that."""
     return bool(todo) and all(kill.stage in finished for kill in todo)
 
 
@@ -241,15 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds = durations(undisturbed)
         took = time.monotonic() - begun
         print(f"undisturbed: {len(seconds)} stages in {took:.0f} s", flush=True)
-        outs = {}
-        for entry in whole.entries():
-            if entry.kind == "outs":
-                name = (
-                    entry.stage
-                    if entry.lock == "dvc.lock"
-                    else f"{entry.lock[:-5]}.yaml:{entry.stage}"
-                )
-                outs.setdefault(name, entry.path)
+        outs = whole.outs()
         facts = disturb(killed, targets, plan(seconds, given.kills, given.seed, moments), outs)
         a, b = whole.fingerprints(), killed.fingerprints()
         differences = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))

@@ -175,7 +175,7 @@ def test_a_tampered_result_is_caught_and_its_number_named(root):
     path.write_text(path.read_text().replace("45", "54"))
     lines = failed(root)
     assert (
-        f"{RESULT.rsplit('/', 1)[0]}: has changed since {LOCK[:-5]}:score@tiny wrote it"
+        f"{RESULT.rsplit('/', 1)[0]}: has changed since {LOCK[:-5]}.yaml:score@tiny wrote it"
         in (lines["locks"])
     )
     assert f"{RESULT} differs at toy.sum: 54, computed 45" in lines["recomputed"]
@@ -321,7 +321,7 @@ def test_entries_of_stages_that_exist_no_more_are_said_and_not_failed(root):
     (root / LOCK).write_text(text.replace("stages:\n", f"stages:\n{entry}"))
     lines = found(root)
     assert not lines["FAILED"]
-    assert any(f"{LOCK}:gone@tiny in a lock" in line for line in lines["not checked"])
+    assert any(f"{LOCK[:-5]}.yaml:gone@tiny in a lock" in line for line in lines["not checked"])
 
 
 def test_uncommitted_results_are_said(root):
