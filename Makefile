@@ -49,8 +49,9 @@ NEW = workspace
 diff: .venv/done ## what changed beyond noise: verdicts, parameters, numbers; OLD=HEAD~3 NEW=workspace
 	@$(RUN) python -m stages.scoreboard.diff '$(OLD)' '$(NEW)'
 
-bench: data ## measure speed on this machine, into reports/bench
-	$(RUN) sh -ec 'for paper in colourisation ciphers shufflebits sift; do python tests/benchmarks/$$paper.py; done'
+bench: data ## measure speed into reports/bench (ARGS="--device cuda" on a GPU; 15 minutes)
+	$(RUN) python tests/benchmarks/bench.py $(ARGS)
+	$(RUN) python tests/benchmarks/growth.py
 
 clean: ## delete models, caches and checkpoints (not data, results or reports)
 	rm -rf artifacts .ckpt .cache .pytest_cache .ruff_cache .hypothesis dvc_plots

@@ -145,6 +145,7 @@ def main() -> None:
         measure(item, module, settings, json.loads(Path(given).read_text()), Path(out))
         return
     from page import write_page
+    from pipeline import recorded
 
     from stages.common.files import read_json, write_json
 
@@ -171,6 +172,12 @@ def main() -> None:
         for name, entry in found.get("entries", {}).items():
             results["items"][name] = entry | {"item": item, "took_s": took, "load_before": before}
             say(name, entry)
+    stages = recorded()
+    run["stages"] = {
+        "count": len(stages),
+        "seconds": sum(s for s, _ in stages),
+        "slowest": [{"stage": name, "seconds": s} for s, name in stages[:10]],
+    }
     run |= {"load_after": list(os.getloadavg()), "seconds": time.perf_counter() - start}
     write_json(path, {"device": facts, "run": run, **results})
     write_page(path)

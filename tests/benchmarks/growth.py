@@ -34,7 +34,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from page import growth_page  # noqa: E402
 from steps import pictures  # noqa: E402
-from timing import peak_memory, settle, status  # noqa: E402
+from timing import cpu_seconds, peak_memory, settle, status  # noqa: E402
 
 from stages.colourisation.evaluate import evaluate  # noqa: E402
 from stages.colourisation.prepare import prepare  # noqa: E402
@@ -188,11 +188,6 @@ WHAT = {
 
 
 # ---------------------------------------------------------------- measuring
-
-
-def cpu_seconds() -> float:
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
 def in_child(case: Case) -> dict[str, float]:

@@ -79,6 +79,17 @@ def table(name: str, entry: Mapping) -> str:
     return "\n".join(lines)
 
 
+def slowest(stages: Mapping) -> str:
+    """Return the table of the stages that took longest when the embedded profile last ran."""
+    head = (
+        f"## The slowest stages of `embedded`\n\nAs recorded in `reports/provenance` when they last"
+        f" ran, without the start of their processes; all {stages['count']}:"
+        f" {stages['seconds']:.0f} s.\n\n| stage | seconds |\n|---|---|\n"
+    )
+    rows = [f"| {row['stage']} | {row['seconds']:.1f} |" for row in stages["slowest"]]
+    return head + "\n".join(rows)
+
+
 def verdict(entry: Mapping) -> str:
     """Say whether the target is reached."""
     if "reached" not in entry:
@@ -116,7 +127,8 @@ def render(results: Mapping, file: str) -> str:
         f" Python {device['python']}, {packages}.",
         peak="; ".join(rates),
     )
-    parts = [table(name, entry) for name, entry in results["items"].items()]
+    parts = [slowest(run["stages"])] if run["stages"]["count"] else []
+    parts += [table(name, entry) for name, entry in results["items"].items()]
     if results["not_measured"]:
         lines = [f"- {name}: {why}" for name, why in results["not_measured"].items()]
         parts.append("\n".join(["## Not measured", "", *lines]))

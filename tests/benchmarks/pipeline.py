@@ -1,9 +1,16 @@
-"""What ``dvc repro`` costs when there is nothing to do, and how much of it is DVC's own."""
+"""What a stage's process costs before it works, and a ``dvc repro`` that has nothing to do.
+
+A stage is a process of its own. What each imports is measured as the processor's seconds from the
+start of Python: nothing, NumPy as most scores need it, torch, and all that a training needs up to
+its first update. ``torch._dynamo``, half of what comes on top of torch, is imported by
+lightning_fabric.wrappers, and by any optimizer of torch when it is made.
+"""
 
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from timing import Settings, Way, compare
@@ -32,17 +39,10 @@ def pipeline(settings: Settings, peak: Mapping) -> dict[str, dict]:
         raise NotMeasured("there are no artifacts: nothing has been run in this checkout")
     if NOTHING_TO_DO not in dvc("repro", "--dry"):
         raise NotMeasured("dvc repro would run stages: some are out of date in this checkout")
-    places = sorted(Path("reports/provenance/embedded").glob("*/*.json"))
-    records = [read_json(path) for path in places]
-    stages = [r["seconds"] for r in records if isinstance(r.get("seconds"), float)]
+    stages = [seconds for seconds, _ in recorded()]
     ways = {
         "repro": Way(lambda: lambda: dvc("repro"), "dvc repro, all stages up to date", apart=True),
         "start": Way(lambda: lambda: dvc("--version"), "the start of DVC alone", apart=True),
-        "python": Way(
-            lambda: lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
-            "the start of Python alone",
-            apart=True,
-        ),
     }
     found = compare(
         ways,
@@ -55,4 +55,38 @@ def pipeline(settings: Settings, peak: Mapping) -> dict[str, dict]:
     return {"dvc_no_op": found | {"share_of_a_whole_run": seconds / (seconds + sum(stages))}}
 
 
-ITEMS = {"pipeline": pipeline}
+def recorded(profile: str = "embedded") -> list[tuple[float, str]]:
+    """Return the seconds of the stages that ran, without their processes' start, longest first."""
+    places = sorted(Path("reports/provenance", profile).glob("*/*.json"))
+    records = [(read_json(p).get("seconds"), f"{p.parent.name}.{p.stem}") for p in places]
+    return sorted(((s, name) for s, name in records if isinstance(s, float)), reverse=True)
+
+
+UPDATE = (
+    "import torch\n"
+    "p = torch.nn.Parameter(torch.zeros(3)); o = torch.optim.Adam([p])\n"
+    "p.grad = torch.ones(3); o.step()\n"
+)
+STARTS = {
+    "train": (f"import stages.colourisation.train\n{UPDATE}", "a training, to its first update"),
+    "optimizer": (UPDATE, "torch, to the first update of any optimizer"),
+    "torch": ("import torch", "torch alone"),
+    "score": ("import stages.colourisation.score", "a score, without torch"),
+    "python": ("pass", "Python"),
+}
+
+
+def start(settings: Settings, peak: Mapping) -> dict:
+    """Start the processes of stages."""
+    ways = {
+        name: Way(
+            lambda code=code: lambda: subprocess.run([sys.executable, "-c", code], check=True), what
+        )
+        for name, (code, what) in STARTS.items()
+    }
+    what = "all papers: the start of a stage's process"
+    few = replace(settings, repeats=min(settings.repeats, 5))
+    return compare(ways, few, what=what, against=("torch",))
+
+
+ITEMS = {"start": start, "pipeline": pipeline}

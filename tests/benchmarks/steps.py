@@ -300,7 +300,7 @@ def resnet18(
     cpu = settings.device == "cpu"
     width = width or keys["width"]
     batch_size = settings.sized(batch if batch and cpu else keys["batch_size"], 8)
-    precision, n = keys["precision"], (2 if batch else 8) * batch_size
+    precision, n = keys["precision"], (1 if batch and cpu else 8) * batch_size
     images, labels = pictures(n, size), np.arange(n) % 10
     recipe = ("lr", "momentum", "weight_decay", "schedule", "milestones", "log_every")
 

@@ -4,15 +4,16 @@ A sample is as many calls of a way as take ``Settings.seconds``; in every round 
 Reported are the median, the least and the largest of the samples, a call each. Ratios are taken
 between samples of the same round, and of them the same three numbers.
 
-Of a CPU the seconds are those in which this process had a core, so that the turns of other programs
-do not count (what they do to caches and to the clock rate does); a way that works in processes of
-its own has those of the wall clock, and is compared by the wall clock. Of a GPU they are what CUDA
-events say. ``wall`` is the wall clock's median.
+Of a CPU the seconds are those in which this process, or one that it started and waited for, had a
+core, so that the turns of other programs do not count (what they do to caches and to the clock rate
+does); a way that works in several processes at once has those of the wall clock, and is compared by
+the wall clock. Of a GPU they are what CUDA events say. ``wall`` is the wall clock's median.
 """
 
 import ctypes
 import gc
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ class Way:
     build : makes what is called; what it takes belongs to the way's memory.
     what : in words.
     precision : whose measured peak the arithmetic is compared with.
-    apart : it works in processes of its own.
+    apart : it works in several processes at once.
     flops : count the floating-point operations.
     """
 
@@ -67,6 +68,12 @@ class Way:
     apart: bool = False
     flops: bool = False
     samples: dict[str, list[float]] = field(default_factory=lambda: {"own": [], "wall": []})
+
+
+def cpu_seconds() -> float:
+    """Return the seconds of a CPU that this process took, and those it waited for."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 class Turn:
@@ -81,14 +88,14 @@ class Turn:
         if self.events:
             torch.cuda.synchronize()
             self.events[0].record()
-        self.wall, self.own = -time.perf_counter(), -time.process_time()
+        self.wall, self.own = -time.perf_counter(), -cpu_seconds()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.events:
             self.events[1].record()
             torch.cuda.synchronize()
-        self.wall, self.own = self.wall + time.perf_counter(), self.own + time.process_time()
+        self.wall, self.own = self.wall + time.perf_counter(), self.own + cpu_seconds()
         if self.events:
             self.own = self.events[0].elapsed_time(self.events[1]) / 1e3
 
