@@ -1349,8 +1349,8 @@ case(
     ["scoreboard.verdicts"], "params.yaml", "names no profile", "did you mean 'smoke'?",
 )
 case(
-    "result-none_for_the_readme", text("# x", "README.md"), ["scoreboard.readme"], "table1.json",
-    "No such file",
+    "result-none_for_the_readme", text("# x", "README.md"), ["scoreboard.readme"],
+    "gan_transform/claims.json", "No such file",
 )
 case(
     "result-none_to_score", params(), command("colourisation.score prepared runs evaluated out"),

@@ -299,9 +299,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m stages.scoreboard.readme", description="Write the results into the pages."
     ).parse_args(argv)
     with one_sentence("readme"):
-        for name, write in PAGES.items():
-            page = Path(name)
-            write_text(page, replaced(page.read_text(encoding="utf-8"), write(), name))
+        new = {
+            Path(name): replaced(Path(name).read_text(encoding="utf-8"), write(), name)
+            for name, write in PAGES.items()
+        }
+        for page, text in new.items():  # all or none
+            write_text(page, text)
 
 
 if __name__ == "__main__":

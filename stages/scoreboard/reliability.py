@@ -138,7 +138,7 @@ def rendered(text: str, measured: Path = MEASURED) -> str:
         path = measured / file
         try:
             block = write(read_json(path)) if path.exists() else "Not yet measured."
-        except (KeyError, TypeError, AttributeError) as error:
+        except (TypeError, AttributeError) as error:  # a key that is not there is an InputError
             raise InputError(
                 path,
                 "is not what its script writes",

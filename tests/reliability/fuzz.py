@@ -639,7 +639,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{name}: {tally.executions} executions, {tally.failures} failures", flush=True)
             for found in tally.found.values():
                 print(f"  smallest: {found[:2000]}", flush=True)
-    write_json(given_.out, {**rows, "seed": given_.seed, "minutes": given_.minutes})
+    write_json(given_.out, {"targets": rows, "seed": given_.seed, "minutes": given_.minutes})
     return int(any(row["failures"] for row in rows.values()))
 
 

@@ -76,5 +76,8 @@ def test_a_page_without_a_place_and_a_file_without_the_figures_are_refused(tmp_p
     if MEASURED.exists():
         shutil.copytree(MEASURED, tmp_path, dirs_exist_ok=True)
     (tmp_path / "kill.json").write_text('{"kills": 3}')
+    with pytest.raises(InputError, match="kill.json: lacks 'hits'"):
+        rendered(TEXT, tmp_path)
+    (tmp_path / "kill.json").write_text(json.dumps({**KILLS, "hits": 3}))
     with pytest.raises(InputError, match="is not what its script writes"):
         rendered(TEXT, tmp_path)
