@@ -22,6 +22,7 @@ from typing import Any
 
 from stages.common.errors import InputError
 from stages.common.files import read_json
+from stages.common.stage import provenance_file
 from stages.scoreboard.rehash import files_below, ignored
 
 LINKED = ("artifacts", "data")  # what git does not hold: made by stages, or pulled
@@ -160,16 +161,16 @@ def _told(part: Any) -> list[str]:
     return told
 
 
-def provenance(stage) -> str:
-    """Return the path of a stage's provenance file, see ``stages.common.stage.run``."""
-    words = stage.cmd.split()
-    module = words[words.index("-m") + 1] if "-m" in words else ""
-    _, _, name = module.partition(".")
-    paper, _, verb = name.partition(".")
-    out = Path(stage.outs[0].def_path)
-    cell = f"{verb}-{out.stem}" if out.parent.name == verb else verb
-    profile = words[words.index("--profile") + 1] if "--profile" in words else ""
-    return f"reports/provenance/{profile}/{paper}/{cell}.json"
+def provenance(stage) -> Path:
+    """Return the path of a stage's provenance file, below the top folder."""
+    words = [*stage.cmd.split(), "", ""]
+    module, profile = (
+        words[words.index(flag) + 1] if flag in words else "" for flag in ("-m", "--profile")
+    )
+    name = module.removeprefix("stages.")
+    if name.count(".") != 1:
+        return Path("none")
+    return provenance_file(name, profile, Path(stage.outs[0].def_path))
 
 
 def absent(here: Path, stage) -> list[str]:

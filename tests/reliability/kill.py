@@ -121,7 +121,8 @@ def attend(
             session.listen(0)
             time.sleep(POLL)
         if session.process.poll() is not None:
-            todo.append(kill)  # it was too late
+            kill.after *= 0.8  # it was too late, and comes earlier the next time
+            todo.append(kill)
             continue
         inside = "stage" if session.stage_process() is not None else "dvc"
         met = kill.moment if time.monotonic() < due else "time"
