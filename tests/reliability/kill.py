@@ -129,7 +129,7 @@ def attend(
         at = time.monotonic() - begun
         current = session.running[-1][0]
         how = session.kill(kill.how)
-        session.wait()
+        session.process.wait()  # not for the end of what it says: an orphan would keep that open
         return Found(current, how, met, inside, at)
     return None
 
@@ -151,6 +151,9 @@ def disturb(
         session = checkout.repro([again] if again else targets, *more)
         sessions += 1
         found = attend(session, checkout, todo, outs)
+        if found is not None:
+            orphans += [f"{found.stage}: {command}" for command in checkout.orphans(PATIENCE)]
+        session.wait()
         said = session.text()
         stale += said.count("had been killed. Auto removed")
         restored += said.count("is cached - skipping run")
@@ -172,7 +175,6 @@ def disturb(
         failures = 0
         log.append(found)
         print(f"{len(log)}: {found}", flush=True)
-        orphans += [f"{found.stage}: {command}" for command in checkout.orphans(PATIENCE)]
         leftovers |= set(checkout.leftovers())
         try:
             left = checkout.stages()
