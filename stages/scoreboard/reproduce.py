@@ -3,7 +3,8 @@
 ``python -m stages.scoreboard.reproduce [--jobs N] [TARGET ...]`` is ``dvc repro [TARGET ...]``
 with a line such as ``[12/58] colourisation train@bn_sn · about 9 min left`` before each stage that
 runs. With N > 1 each stage is its own ``dvc repro --single-item``, started as soon as what it
-reads is made, at most N at once; a stage that computes on a GPU gets one of its own.
+reads is made, at most N at once; a stage that computes on a GPU gets one of its own. (A LAUNCH that
+spreads one training over several GPUs, such as torchrun, goes with N = 1.)
 
 What DVC makes of it is what it would make of ``dvc repro``: this only chooses when. A signal goes
 on to all that runs; the first failure starts nothing new. The status is DVC's, of the first stage
