@@ -18,19 +18,19 @@ BLOCKS = [match.groups() for match in BLOCK.finditer(PAGE)]
 FILES = {path: text for path, where, text in BLOCKS if not where}
 PLACES = [(path, where.removeprefix(", "), text) for path, where, text in BLOCKS if where]
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)  # seconds on a free machine
 
 
 def put(text, where, block):
     """Return a file of the checkout with a block where the page says."""
     if where == "at the end":
-        return f"{text}\n{block}"
+        return text + block
     if where == "beside the other papers":
         lines = []
         for line in text.splitlines():
             lines.append(line)
             added = line.replace("sift_inversion", PAPER)
-            if added != line:
+            if added != line and not line.endswith(".png"):  # its figures are its own
                 assert added in block.splitlines()
                 lines.append(added)
         assert set(block.splitlines()) <= set(lines)
@@ -80,7 +80,9 @@ def test_the_new_files_pass_the_linters(copy):
 def test_the_checks_of_the_pipeline_know_the_paper_and_its_own_tests_pass(copy):
     said = must(
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{PAPER}",
-        "tests/test_pipeline.py", "-k", f"{PAPER} or stays_small or cached_outs_only", cwd=copy,
+        "tests/test_pipeline.py", "-k",
+        f"({PAPER} or stays_small or cached_outs_only) and not metrics",  # embedded has not run
+        cwd=copy,
     )  # fmt: skip
     own = FILES[f"tests/{PAPER}/test_{PAPER}.py"].count("\ndef test_")
     stages = len(YAML(typ="safe").load(FILES[f"stages/{PAPER}/dvc.yaml"])["stages"])
@@ -95,14 +97,12 @@ def test_plain_dvc_repro_needs_what_the_new_paper_writes(copy):
     written = set()
     for stage in YAML(typ="safe").load(FILES[f"stages/{PAPER}/dvc.yaml"])["stages"].values():
         written |= {out if isinstance(out, str) else next(iter(out)) for out in stage["outs"]}
-    wanted = 0
-    for stage in YAML(typ="safe").load(copy / "dvc.yaml")["stages"].values():
+    for name, stage in YAML(typ="safe").load(copy / "dvc.yaml")["stages"].items():
         ours = {dep for dep in stage["deps"] if PAPER in dep}
         other = {dep for dep in stage["deps"] if "sift_inversion" in dep}
-        assert ours == {dep.replace("sift_inversion", PAPER) for dep in other}
-        assert ours <= written
-        wanted += len(ours)
-    assert wanted >= 2
+        assert ours == {dep.replace("sift_inversion", PAPER) for dep in other} != set(), name
+        assert {dep for dep in ours if dep.startswith("reports/")} <= written
+    assert any(f"reports/results/${{item.profile}}/{PAPER}" in dep for dep in written)
 
 
 def test_the_paper_runs_and_its_page_is_whole(ran):
@@ -110,12 +110,16 @@ def test_the_paper_runs_and_its_page_is_whole(ran):
     claims = json.loads((results / "claims.json").read_text())
     said = dict(re.findall(r"^(\w\d+)  ([a-z ]+)$", PAGE, re.MULTILINE))
     assert claims["verdicts"] == said and len(said) == 3
-    assert json.loads((results / "jpeg.json").read_text())["n"] == 24
+    jpeg = json.loads((results / "jpeg.json").read_text())
+    assert jpeg["n"] == 24 and jpeg["ssim_ci"][0] < jpeg["ssim"] < jpeg["ssim_ci"][1]
     page = (ran / f"reports/smoke/{PAPER}.html").read_text()
     assert "<script" not in page and "Fig. 2" in page
     assert all(words in page for words in [*said, "data:image/png", "OpenMoji"])
     assert (ran / f"reports/provenance/smoke/{PAPER}/measure.json").exists()
     assert (ran / f"stages/{PAPER}/dvc.lock").exists()
+    figures = sorted((ran / f"reports/smoke/{PAPER}").glob("*.png"))
+    plots = YAML(typ="safe").load(ran / "dvc.yaml")["plots"]
+    assert [f"reports/${{profile}}/{PAPER}/{f.name}" for f in figures] == plots[-len(figures) :]
 
 
 def test_a_second_run_of_the_paper_has_nothing_to_do(ran):
@@ -130,3 +134,7 @@ def test_the_scoreboard_lists_the_paper(ran):
     counts = "2 supported, 1 contradicted, 0 inconclusive, 0 not run"
     assert f"{PAPER}: {counts}" in shown
     assert f"reports/smoke/{PAPER}.html" in shown
+    must(sys.executable, "-m", "stages.scoreboard.index", "reports", cwd=ran)
+    assert (
+        "From Error Visibility to Structural Similarity" in (ran / "reports/index.html").read_text()
+    )
