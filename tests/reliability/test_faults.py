@@ -7,7 +7,7 @@ import sys
 import pytest
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_full_disk_and_an_edit_during_the_run_are_said_and_lose_nothing(tmp_path):
     out = tmp_path / "faults.json"
     command = [sys.executable, "tests/reliability/faults.py", "--only", "disk_full,params_edited"]

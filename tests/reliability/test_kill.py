@@ -9,7 +9,7 @@ import pytest
 KILLS, SEED = 3, 7
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     out = tmp_path / "kill.json"
     stages = "gan_transform:prepare,gan_transform:train_target"
