@@ -3,9 +3,10 @@
     python tests/reliability/fuzz.py --minutes 10 --seed 0
 
 Each target is a function that may return or raise InputError in one line; any other exception, an
-unclear sentence, or more than ``SLOW`` seconds is a failure, which is printed with its smallest
-input. Inputs are drawn by hypothesis: valid files with bytes changed, and values of odd types and
-sizes. Writes reports/reliability/fuzz.json: executions, failures and seconds of each target.
+unclear sentence, or more than ``SLOW`` seconds of work is a failure, which is printed with its
+smallest input. Inputs are drawn by hypothesis: valid files with bytes changed, and values of odd
+types and sizes. Writes reports/reliability/fuzz.json: executions, failures and seconds of each
+target.
 """
 
 import argparse
@@ -62,14 +63,15 @@ from stages.sift_inversion import keypoints
 from stages.sift_inversion.models import read_meta
 
 OUT = Path("reports/reliability/fuzz.json")
-SLOW = 20.0  # seconds of one execution
-ROUND = 250  # executions between two looks at the clock
+SLOW = 20.0  # seconds of the processor, for one execution
+STUCK = 600.0  # seconds of the clock
+ROUND = 50  # executions between two looks at the clock
 MEMORY_BYTES = 16 * 2**30  # address space; more is a MemoryError
 SENTENCE = re.compile(r"[^\n]+: [^\n]+: expected [^\n]+, found [^\n]+; [^\n]+")
 
 
 class TooSlowError(BaseException):
-    """One execution took longer than ``SLOW``; no reader catches it."""
+    """One execution took longer than ``SLOW`` or ``STUCK``; no reader catches it."""
 
 
 # ---------------------------------------------------------------- what is drawn
@@ -556,7 +558,13 @@ def notebooks(folder: Path, content: str | bytes) -> None:
 
 
 def _stop(*_: object) -> None:
-    raise TooSlowError(f"more than {SLOW:g} s")
+    raise TooSlowError(f"more than {SLOW:g} s of work, or {STUCK:g} s of waiting")
+
+
+def _watch(work: float, clock: float) -> None:
+    """Stop what runs after so many seconds; 0: let it run."""
+    signal.setitimer(signal.ITIMER_PROF, work)
+    signal.setitimer(signal.ITIMER_REAL, clock)
 
 
 class Tally:
@@ -570,7 +578,7 @@ class Tally:
 
     def __call__(self, drawn: Any) -> None:
         self.executions += 1
-        signal.setitimer(signal.ITIMER_REAL, SLOW)
+        _watch(SLOW, STUCK)
         try:
             self.function(self.folder, drawn)
             return
@@ -584,7 +592,7 @@ class Tally:
             place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
             kind = f"{type(error).__name__} at {place}: {str(error)[:120]}"
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _watch(0, 0)
         self.failures += 1
         key = kind.split(": ")[0]
         shown = repr(drawn)
@@ -624,6 +632,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     given_ = parser.parse_args(argv)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    signal.signal(signal.SIGPROF, _stop)
     signal.signal(signal.SIGALRM, _stop)
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
