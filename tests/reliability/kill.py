@@ -121,7 +121,7 @@ def attend(
             session.listen(0)
             time.sleep(POLL)
         if session.process.poll() is not None:
-            kill.after *= 0.8  # it was too late, and comes earlier the next time
+            kill.after /= 2  # it was too late, and comes earlier the next time
             todo.append(kill)
             continue
         inside = "stage" if session.stage_process() is not None else "dvc"
