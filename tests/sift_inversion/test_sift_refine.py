@@ -38,6 +38,7 @@ COARSE = {
     **SHARED,
     **LOSS,
     **ADAM,
+    "lr_end": 1,
     "image_set": "faces",
     "inputs": [4, 2],
     "net": "R",
