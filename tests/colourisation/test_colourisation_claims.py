@@ -377,7 +377,7 @@ def test_a_wrong_history_file_is_named(tmp_path):
     write_json(path, {"steps": 8, "log": []})
     with pytest.raises(InputError, match="history-s0.json: is not the history.*'epochs'"):
         read_history(path)
-    for value, words in (("NaN", "is not a readable.*NaN"), ("null", "has values of 'l1_train'")):
+    for value, words in (("NaN", "is not a readable.*NaN"), ("1e999", "has values of 'l1_train'")):
         entry = f'{{"epoch": 1, "l1_train": {value}, "l1_val": 1}}'
         path.write_text(f'{{"steps": 8, "log": [], "epochs": [{entry}]}}')
         with pytest.raises(InputError, match=f"history-s0.json: {words}"):
