@@ -65,7 +65,7 @@ def faults(found: dict[str, Any]) -> str:
         if "not_tried" in told:
             lines.append(f"| {_cell(told['what'])} | not tried: {_cell(told['not_tried'])} | | | |")
             continue
-        said = f"`{_cell(told['said'])}`" if told["said"].lower().startswith("error") else "nothing"
+        said = f"`{_cell(told['said'])}`" if told["said"] != "nothing" else "nothing"
         if told.get("make_verify"):
             said += f"; `make verify` says `{_cell(told['make_verify'])}`"
         lost = _cell("; ".join(told["lost"])) or "nothing"
