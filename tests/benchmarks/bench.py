@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 MODULES = ("steps", "ciphers", "shufflebits", "sift", "scoring", "pipeline")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "cryptography", "pillow")
-LIMIT = 600  # seconds of an item
+LIMIT = 3600  # seconds of an item, on a machine that others keep busy, too
 
 
 def names() -> dict[str, str]:

@@ -65,7 +65,8 @@ def table(name: str, entry: Mapping) -> str:
     head = ["way", "seconds a call", "rate", "peak memory", *(f"against {o}" for o in others)]
     lines = [f"## {name}", "", entry["what"] + verdict(entry) + ".", ""]
     lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for way, found in entry["ways"].items():
+    for way in sorted(entry["ways"], key=lambda way: way != first):
+        found = entry["ways"][way]
         if "not_measured" in found:
             lines.append(f"| {way} | not measured: {found['not_measured']} |")
             continue

@@ -116,8 +116,11 @@ def step_of(
     return call
 
 
-def plain_adam(parameters, lr, *, betas, eps=1e-8, fused=True):
-    return Adam(parameters, lr, betas=betas, eps=eps)
+class PlainAdam(Adam):
+    """Adam as torch makes it when nothing is said about ``fused`` or ``foreach``."""
+
+    def __init__(self, parameters, lr, *, betas, eps=1e-8, fused=True):
+        super().__init__(parameters, lr, betas=betas, eps=eps)
 
 
 def setup_compiled(mode: str | None) -> Callable:
@@ -380,7 +383,7 @@ def transform(settings: Settings, peak: Mapping) -> dict:
             run,
             "stages.gan_transform.transform",
             settings,
-            rewrites=[(stage, "Adam", plain_adam)],
+            rewrites=[(stage, "Adam", PlainAdam)],
             data=[(stage, "to_network", by_pil)],
             precision=keys["precision"],
         )
@@ -422,7 +425,7 @@ def attack(settings: Settings, peak: Mapping, *, generator: str) -> dict:
             run,
             "stages.gan_transform.reconstruction",
             settings,
-            rewrites=[(module, "Adam", plain_adam)],
+            rewrites=[(module, "Adam", PlainAdam)],
             data=[(module, "to_network", by_pil)],
             precision=keys["precision"],
         )
@@ -503,7 +506,7 @@ def coarse(settings: Settings, peak: Mapping, *, fine: bool) -> dict:
             loop_in,
             settings,
             rewrites=[
-                (stage, "Adam", plain_adam),
+                (stage, "Adam", PlainAdam),
                 (NearestConv, "forward", plain_nearest_conv),
                 (perceptual.Perceptual, "of", phi_anew),
             ],
@@ -553,7 +556,7 @@ def reconstruct(settings: Settings, peak: Mapping) -> dict:
             "stages.deep_features.reconstruct",
             settings,
             rewrites=[
-                (stage, "Adam", plain_adam),
+                (stage, "Adam", PlainAdam),
                 (generator.UpBlock, "forward", plain_up_block),
                 (generator.DownBlock, "forward", plain_down_block),
                 (perceptual.Perceptual, "of", phi_anew),
@@ -610,7 +613,7 @@ def colourise(settings: Settings, peak: Mapping, *, variant: str) -> dict:
             run,
             "stages.colourisation.train",
             settings,
-            rewrites=[(stage, "Adam", plain_adam), (UpConv, "forward", plain_up_conv)],
+            rewrites=[(stage, "Adam", PlainAdam), (UpConv, "forward", plain_up_conv)],
             data=[(stage.Pairs, "at", lab_by_skimage)],
             precision=keys["precision"],
         )
