@@ -32,7 +32,9 @@ from stages.common.files import write_json, write_npz
 from stages.common.params import load_params, stage_params
 from stages.deep_features.prepare import prepare as draw_people
 from stages.deep_features.reconstruct import reconstruct
+from stages.gan_transform.perturb import perturb
 from stages.gan_transform.train_target import train_target
+from stages.gan_transform.transform import transform
 from stages.sift_inversion.extract import extract
 from stages.sift_inversion.train import train as train_coarse
 
@@ -97,13 +99,11 @@ def epochs(folder, name="history-s0.json"):
 
 def of_halves(monkeypatch):
     """Normalise every second image of a batch apart from the others, as two processes do."""
-    norm = torch.nn.functional.batch_norm
+    norm, whole = torch.nn.functional.batch_norm, torch.nn.BatchNorm2d.forward
 
     def forward(self, x):
-        if not self.training:
-            return norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
+        if not self.training or self.momentum is None:  # None: update_bn, of which each does all
+            return whole(self, x)
         how = (self.weight, self.bias, True, self.momentum, self.eps)
         self.num_batches_tracked += 1
         first = norm(x[::2], self.running_mean, self.running_var, *how)
@@ -132,6 +132,26 @@ def test_paper_a_its_classifier_with_batch_norm(here, monkeypatch):
     one, two, whole = (here / run / "htheta-s0.safetensors" for run in ("one", "two", "whole"))
     assert difference(one, two) <= WITH_MAX_POOLING
     assert difference(whole, two) > 5 * WITH_MAX_POOLING
+
+
+def test_paper_a_its_cyclegan_calls_each_generator_twice_in_a_step(here, monkeypatch):
+    """What batch norm saves is taken anew at the end; a bias before it has no gradient."""
+    data, target, perturbed = (here / name for name in ("data", "target", "perturbed"))
+    for split, n in (("train", 48), ("test", 8)):
+        pictures(data / f"{split}.npz", n, 32)
+    write_json(data / "meta.json", {"classes": list("wxyz")})
+    in_one_process(train_target, "gan_transform.train_target", data, target)
+    in_one_process(perturb, "gan_transform.perturb", data, target, perturbed)
+    name, inputs = "gan_transform.transform", (data, target, perturbed)
+    in_two_processes(name, *inputs, here / "two", variant="proposed")
+    in_one_process(transform, name, *inputs, here / "whole", variant="proposed")
+    of_halves(monkeypatch)
+    in_one_process(transform, name, *inputs, here / "one", variant="proposed")
+    files = (here / run / "generator-s0.safetensors" for run in ("one", "two", "whole"))
+    one, two, whole = files
+    moot = r"running_|\.0\.bias$|\.3\.bias$"
+    assert difference(one, two, without=moot) <= WITH_MAX_POOLING / 10
+    assert difference(whole, two, without=moot) > WITH_MAX_POOLING / 10
 
 
 def test_paper_b_a_network_without_batch_norm(here):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from tqdm import tqdm
 
 from stages.common.checkpoints import Checkpoint
@@ -21,7 +22,10 @@ from stages.common.stage import die_with_parent
 def set_up(*, threads: int, precision: str) -> Fabric:
     """Choose device and precision, fix the thread count, ask for deterministic algorithms.
 
-    Under ``torchrun`` the processes it started form one DDP group. The thread count changes the
+    Under ``torchrun`` the processes it started form one DDP group, in which each keeps the running
+    averages of its own images: DDP would copy the first's into the others at every call of a
+    network, and a network that is called twice before its gradient is taken would then have lost
+    what the gradient needs. What is saved are the first process's. The thread count changes the
     order of sums and so the last bits of the weights: it is a parameter, not a placement.
     """
     torch.set_num_threads(threads)
@@ -31,7 +35,9 @@ def set_up(*, threads: int, precision: str) -> Fabric:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     full_precision()
     devices = int(os.environ.get("WORLD_SIZE", "1"))
-    fabric = Fabric(accelerator="auto", devices=devices, precision=precision)  # type: ignore[arg-type]
+    strategy = DDPStrategy(broadcast_buffers=False) if devices > 1 else "auto"
+    how: dict[str, Any] = {"strategy": strategy, "devices": devices, "precision": precision}
+    fabric = Fabric(accelerator="auto", **how)
     fabric.launch()
     return fabric
 
