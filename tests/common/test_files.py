@@ -1,3 +1,7 @@
+import io
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -84,3 +88,40 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def whole_in_memory(**arrays):
+    """Return what write_npz wrote when it put the whole file together in memory first."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in sorted(arrays.items()):
+            item = io.BytesIO()
+            np.save(item, np.ascontiguousarray(array), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, item.getvalue())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5_000_000, 16 * 2**20, 16 * 2**20 + 1, 40_000_003])
+def test_npz_written_piece_by_piece_has_the_bytes_of_the_whole(tmp_path, count):
+    rng = np.random.default_rng(count)
+    images = np.repeat(rng.integers(0, 256, count // 7 + 1, dtype=np.uint8), 7)[:count]
+    arrays = {"images": images, "labels": np.arange(9)[::2], "x": rng.normal(size=(3, 4)).T}
+    write_npz(tmp_path / "a.npz", **arrays)
+    assert (tmp_path / "a.npz").read_bytes() == whole_in_memory(**arrays)
+
+
+def test_an_array_that_needs_pickle_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        write_npz(tmp_path / "a.npz", a=np.arange(3), b=np.array([{}], object))
+    assert not list(tmp_path.iterdir())
+
+
+def test_writing_an_npz_takes_little_memory_beside_the_array(tmp_path):
+    array = np.zeros(200 * 2**20, np.uint8)
+    tracemalloc.start()
+    write_npz(tmp_path / "a.npz", a=array)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60 * 2**20
