@@ -1,28 +1,62 @@
 """The whole DAG at its smallest, in a copy of this checkout, as a user runs it."""
 
 import json
+import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from checkout import IDENTITY, choose_profile, copy_checkout, must, shell
 
+from stages.scoreboard.prefork import prefork
+
 pytestmark = pytest.mark.timeout(2400)  # the first test waits for the whole pipeline
+TWICE = Path(__file__).parent / "reliability" / "twice.py"
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """Choose the smoke profile in a copy of the checkout and run everything once."""
-    here = copy_checkout(tmp_path_factory.mktemp("checkout"))
+def launch(tmp_path_factory):
+    """A copy of the checkout, and the LAUNCH by which its stages start as in `make reproduce`.
+
+    It has no locks: DVC reads and writes a whole lock for every stage, those of other profiles too.
+    """
+    here, before = copy_checkout(tmp_path_factory.mktemp("checkout")), Path.cwd()
+    for lock in here.rglob("dvc.lock"):
+        lock.unlink()
     choose_profile(here, "smoke")
-    log = must("dvc", "repro", cwd=here)
+    os.chdir(here)
+    try:
+        env = {**os.environ, "PYTHONPATH": str(here), "CKPT_DIR": ""}
+        with prefork({name: value for name, value in env.items() if name != "LAUNCH"}) as env:
+            os.chdir(before)
+            yield here, env["LAUNCH"]
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def checkout(launch):
+    """Run everything once."""
+    here, command = launch
+    log = must("dvc", "repro", cwd=here, LAUNCH=command)
     must("git", "add", "-A", cwd=here)
     must("git", *IDENTITY, "commit", "-qm", "smoke", cwd=here)
     return here, log
 
 
-def ran(here):
+@pytest.fixture
+def ran(launch):
     """Run the pipeline and return the names of the stages that it had to run."""
-    said = must("dvc", "repro", cwd=here)
+
+    def run(here):
+        said = must("dvc", "repro", cwd=here, LAUNCH=launch[1])
+        return names(said)
+
+    return run
+
+
+def names(said):
     return set(re.findall(r"Running stage '(?:stages/\w+/dvc\.yaml:)?([^']+)'", said))
 
 
@@ -131,10 +165,31 @@ def test_every_black_box_of_paper_c_is_attacked(checkout):
     assert len(json.loads((results / "claims.json").read_text())["verdicts"]) == 18
 
 
-def test_a_second_run_has_nothing_to_do(checkout):
+def test_a_second_run_has_nothing_to_do(checkout, ran):
     here, _ = checkout
     assert "up to date" in must("dvc", "repro", "--dry", "--allow-missing", cwd=here)
     assert ran(here) == set()
+
+
+def test_the_whole_again_gives_the_same_bytes(checkout, tmp_path):
+    """Every stage of the pipeline, without DVC, in another folder."""
+    here, _ = checkout
+    second = copy_checkout(tmp_path)
+    choose_profile(second, "smoke")
+    told = json.loads(must(sys.executable, str(TWICE), str(here), str(second), cwd=second))
+    assert told["stages"] > 80 and told["compared"] > 500
+    assert told["differences"] == []
+
+
+def test_a_stage_that_starts_by_itself_writes_the_same_bytes(checkout):
+    """Not forked, but with imports of its own."""
+    here, _ = checkout
+    stage = "stages/colourisation/dvc.yaml:train@smoke-bn_sn_md"
+    weights = here / "artifacts/smoke/colourisation/train/bn_sn_md/generator-s0.safetensors"
+    before, made = weights.read_bytes(), weights.stat().st_mtime_ns
+    said = must("dvc", "repro", "--force", "--single-item", stage, cwd=here, LAUNCH="")
+    assert "wrote artifacts/smoke/colourisation/train/bn_sn_md" in said
+    assert weights.stat().st_mtime_ns > made and weights.read_bytes() == before
 
 
 def test_metrics_are_readable_by_dvc(checkout):
@@ -166,8 +221,11 @@ def test_a_missing_data_set_is_one_sentence(checkout, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_parameters_rerun_what_depends_on_them_and_nothing_else(change_params):
+def test_parameters_rerun_what_depends_on_them_and_nothing_else(change_params, ran):
+    """One parameter of each paper, and one line for a new variant."""
+    line = "    l1_only: {norm: bn, sn: none, scales: 0}"
     here = change_params(
+        (line, f"    bn_md: {{norm: bn, sn: none, scales: 3}}\n{line}"),
         ("scales: 1, lambda_l1: 33.3", "scales: 1, lambda_l1: 50"),
         ("epsilon: 0.251", "epsilon: 0.1"),
         ("R4_J: {inputs: [4], loss: joint}", "R4_J: {inputs: [4], loss: joint, lambda_p: 2}"),
@@ -179,6 +237,7 @@ def test_parameters_rerun_what_depends_on_them_and_nothing_else(change_params):
     trained = found - after - {"verdicts@smoke", "index@smoke"}
     assert trained == {
         *("train@smoke-bn_sn_lam33", "evaluate@smoke-bn_sn_lam33"),
+        *("train@smoke-bn_md", "evaluate@smoke-bn_md"),
         *("perturb@smoke", "transform@smoke-proposed", "transform@smoke-proposed_sum"),
         *("encrypt@smoke", "cryptanalyse@smoke"),
         *(f"{s}@smoke-proposed{v}" for s in ("attack", "classify") for v in ("", "_sum")),
@@ -192,21 +251,12 @@ def test_parameters_rerun_what_depends_on_them_and_nothing_else(change_params):
     assert "deep_features/sbs-synth_b.json" not in changed
     assert "sift_inversion/R4_G.json" in changed and "sift_inversion/R42_G.json" not in changed
     assert "lambda_l1" in must("dvc", "params", "diff", cwd=here)
-
-
-def test_a_new_variant_is_one_line_and_only_it_is_trained(change_params):
-    line = "    l1_only: {norm: bn, sn: none, scales: 0}"
-    here = change_params((line, f"    bn_md: {{norm: bn, sn: none, scales: 3}}\n{line}"))
-    assert {name for name in ran(here) if name.startswith(("train", "evaluate"))} == {
-        "train@smoke-bn_md",
-        "evaluate@smoke-bn_md",
-    }
     results = here / "reports/results/smoke/colourisation"
     assert json.loads((results / "bn_md.json").read_text())["n"] == 24
     assert "bn_md" in (here / "reports/smoke/colourisation.html").read_text()
 
 
-def test_another_bootstrap_retrains_nothing_and_the_way_back_is_cached(change_params):
+def test_another_bootstrap_retrains_nothing_and_the_way_back_is_cached(change_params, ran):
     here = change_params(("resamples: 200", "resamples: 300"))
     found = ran(here)
     assert "score@smoke" in found

@@ -6,7 +6,8 @@ runs. With N > 1 each stage is its own ``dvc repro --single-item``, started as s
 reads is made, at most N at once; a stage that computes on a GPU gets one of its own. (A LAUNCH that
 spreads one training over several GPUs, such as torchrun, goes with N = 1.)
 
-What DVC makes of it is what it would make of ``dvc repro``: this only chooses when. A signal goes
+What DVC makes of it is what it would make of ``dvc repro``: this only chooses when, and starts the
+stages' processes quicker (:mod:`stages.scoreboard.prefork`). A signal goes
 on to all that runs; the first failure starts nothing new. The status is DVC's, of the first stage
 that failed; 128 + n if N > 1 and signal n came.
 """
@@ -27,6 +28,7 @@ from types import FrameType
 
 from stages.common.stage import die_with_parent
 from stages.scoreboard.plan import DvcException, Step, plan
+from stages.scoreboard.prefork import prefork
 from stages.scoreboard.progress import Progress, about
 
 DVC = (sys.executable, "-m", "dvc")
@@ -158,8 +160,8 @@ def one_by_one(steps: Sequence[Step], targets: Sequence[str]) -> int:
     """Run ``dvc repro [TARGET ...]``, pass on what it says, and say how far it is."""
     progress = Progress(steps)
     returncode = 0
-    with Crew() as crew:
-        crew.start("dvc", [*DVC, "repro", *targets], os.environ)
+    with prefork(os.environ) as env, Crew() as crew:
+        crew.start("dvc", [*DVC, "repro", *targets], env)
         while crew.members:
             for _, event in crew.events():
                 if isinstance(event, int):
@@ -178,10 +180,10 @@ def at_once(steps: Sequence[Step], jobs: int) -> int:
     progress = Progress(steps, jobs)
     waiting = {step.address: step for step in steps}
     labels = {step.address: step.label for step in steps}
-    env = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ}
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}
     gpus = visible_gpus()
     failed: dict[str, int] = {}
-    with Crew() as crew:
+    with prefork({**threads, **os.environ}) as env, Crew() as crew:
         while crew.members or (waiting and not failed and not crew.signal):
             for step in list(waiting.values()):
                 if failed or crew.signal or len(crew.members) >= jobs:

@@ -1,0 +1,119 @@
+"""Fill docs/performance.md with what was measured; ``python -m stages.scoreboard.performance``.
+
+The figures stand in reports/bench/cpu.json, written by ``make bench``, each way beside the others
+in the same run. A block of the page lies between ``<!-- before_after:begin -->`` and
+``<!-- before_after:end -->``; what has not been measured says so.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import InputError
+from stages.common.files import read_json, write_text
+
+PAGE = Path("docs") / "performance.md"
+MEASURED = Path("reports") / "bench" / "cpu.json"
+BEGIN, END = "<!-- before_after:begin -->\n", "<!-- before_after:end -->"
+
+# item of the benchmark -> what was changed, and the commit that did it
+CHANGES = {
+    "resnet18": ("images in memory, channels last, fused SGD", "4455551"),
+    "resnet18_width64": ("images in memory, channels last, fused SGD", "4455551"),
+    "gan_transform": ("images in memory, channels last, fused Adam, exact rewrites", "4455551"),
+    "gan_attack_unet": ("images in memory, fused Adam", "4455551"),
+    "gan_attack_shared": ("images in memory, fused Adam", "4455551"),
+    "sift_train": ("descriptors kept sparse, phi of the originals once", "2df0c59"),
+    "sift_refine": ("descriptors kept sparse, phi of the originals once", "2df0c59"),
+    "deep_reconstruct": ("shortcuts pooled before their convolution, fused Adam", "d709188"),
+    "colourisation_bn": ("upsampling and convolution in one, Lab once", "bbb8e42"),
+    "colourisation_bn_sn": ("upsampling and convolution in one, Lab once", "bbb8e42"),
+    "colourisation_bn_sn_md": ("upsampling and convolution in one, Lab once", "bbb8e42"),
+    "ciphers": ("all images of a batch in one indexing", "4455551"),
+    "shufflebits": ("bits packed, all features in one pass", "fa90506"),
+    "sift": ("a process a core, sparse store, batched placement", "2df0c59"),
+    "scoring": ("resampled means as one product", "9d012ea"),
+    "forked": ("stages fork from a process whose imports are done", "PREFORK"),
+    "pipeline": ("libyaml for DVC's own files", "532d052"),
+    "start": ("", ""),
+}
+
+
+def seconds(value: float) -> str:
+    """Write seconds in a unit that suits them."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} µs"
+
+
+def row(name: str, entry: Mapping[str, Any]) -> str:
+    """Return an entry's line: before, after, how many times as fast, the target."""
+    ours = entry["ways"][entry["ours"]]
+    faster = ours["times_as_fast_as"]
+    other = entry.get("baseline", next(iter(faster), None))
+    if other is None or "not_measured" in entry["ways"][other]:
+        return ""
+    before, ratio = entry["ways"][other], faster[other]
+    change, commit = CHANGES[entry["item"]]
+    wanted = "–"
+    if "target" in entry:
+        wanted = f"{entry['target']:g}, {'reached' if entry['reached'] else '**not** reached'}"
+    return (
+        f"| `{name}` | {change} | {f'`{commit}`' if commit else '–'} | {before['what']} |"
+        f" {seconds(before['seconds']['median'])} | {seconds(ours['seconds']['median'])} |"
+        f" {ratio['median']:.2f} [{ratio['min']:.2f}, {ratio['max']:.2f}] | {wanted} |"
+    )
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Return what was measured, a line an entry."""
+    device, run = found["device"], found["run"]
+    quiet = max(run["load_before"][0], run["load_after"][0]) <= 0.5 + 0.5 * device["cores"]
+    head = (
+        f"{device['cores']} cores, {device['processor']}, {device['instruction_set']}; medians of"
+        f" {run['repeats']} rounds, [least, largest] ratio; {'little' if quiet else 'something'}"
+        " else ran on the machine."
+    )
+    lines = [row(name, entry) for name, entry in found["items"].items()]
+    missing = [f"- not measured: `{name}`: {why}" for name, why in found["not_measured"].items()]
+    return "\n".join(
+        [
+            head,
+            "",
+            "| entry | what was changed | commit | before | takes | now | times as fast | target |",
+            "|---|---|---|---|---|---|---|---|",
+            *filter(None, lines),
+            *([""] if missing else []),
+            *missing,
+        ]
+    )
+
+
+def rendered(text: str, measured: Path = MEASURED) -> str:
+    """Return the page's text with its table.
+
+    Raises
+    ------
+    InputError
+        If the page has no place for it, or the JSON lacks what it tells.
+    """
+    if BEGIN not in text or END not in text:
+        raise InputError(
+            PAGE,
+            "has no place for the table",
+            expected=f"the lines {BEGIN.strip()} and {END}",
+            found="at most one of them",
+            remedy="put them where the table should stand",
+        )
+    block = table(read_json(measured)) if measured.exists() else "Not yet measured."
+    head, rest = text.split(BEGIN, 1)
+    return f"{head}{BEGIN}{block}\n{END}{rest.split(END, 1)[1]}"
+
+
+if __name__ == "__main__":
+    try:
+        write_text(PAGE, rendered(PAGE.read_text(encoding="utf-8")))
+    except InputError as error:
+        sys.exit(f"error: performance: {error}")
