@@ -34,7 +34,7 @@ CHANGES = {
     "shufflebits": ("bits packed, all features in one pass", "fa90506"),
     "sift": ("a process a core, sparse store, batched placement", "2df0c59"),
     "scoring": ("resampled means as one product", "9d012ea"),
-    "forked": ("stages fork from a process whose imports are done", "PREFORK"),
+    "forked": ("stages fork from a process whose imports are done", "d9c8a2b"),
     "pipeline": ("libyaml for DVC's own files", "532d052"),
     "start": ("", ""),
 }
