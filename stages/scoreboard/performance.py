@@ -57,6 +57,8 @@ def row(name: str, entry: Mapping[str, Any]) -> str:
         return ""
     before, ratio = entry["ways"][other], faster[other]
     change, commit = CHANGES[entry["item"]]
+    if not change:
+        return ""  # nothing was changed; its page has it
     wanted = "–"
     if "target" in entry:
         wanted = f"{entry['target']:g}, {'reached' if entry['reached'] else '**not** reached'}"
