@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -19,9 +20,11 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for `python tests/reliability/kill.py`
 
+from stages.scoreboard.prefork import prefork  # noqa: E402
 from stages.scoreboard.rehash import Entry, parse, rehash  # noqa: E402
 
 RUNNING = re.compile(r"Running stage '([^']+)'")
+SERVER = "stages.scoreboard.prefork"
 FINISHED = re.compile(r"Updating lock file '([^']+)'")
 
 
@@ -34,6 +37,7 @@ class Checkout:
     def __init__(self, here: Path, profile: str):
         self.here, self.profile = here, profile
         self.mark = uuid.uuid4().hex  # in the environment of every process that is started here
+        self.launch = ""
         self._parsed: dict[Path, tuple[str, list[Entry]]] = {}
         for name in self._run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT):
             source = ROOT / name
@@ -54,7 +58,7 @@ class Checkout:
         shutil.copytree(self.here, here, symlinks=True, dirs_exist_ok=True)
         other = object.__new__(Checkout)
         other.here, other.profile = here, self.profile
-        other.mark, other._parsed = uuid.uuid4().hex, {}
+        other.mark, other.launch, other._parsed = uuid.uuid4().hex, "", {}
         other._configure()
         return other
 
@@ -87,9 +91,24 @@ class Checkout:
             raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout.splitlines()
 
+    @contextmanager
+    def forking(self) -> Iterator[None]:
+        """Let the stages fork from a process with its imports done, as ``make reproduce`` does."""
+        before = Path.cwd()
+        os.chdir(self.here)
+        try:
+            with prefork(self.environment()) as env:
+                os.chdir(before)
+                self.launch = env["LAUNCH"]
+                yield
+        finally:
+            os.chdir(before)
+            self.launch = ""
+
     def repro(self, targets: Sequence[str] = (), *more: str, **environment: str) -> "Session":
         """Start ``dvc repro``."""
-        return Session(["dvc", "repro", *targets, *more], self, environment)
+        launch = {"LAUNCH": self.launch} if self.launch else {}
+        return Session(["dvc", "repro", *targets, *more], self, launch | environment)
 
     def finish(self, targets: Sequence[str] = (), *more: str, **environment: str) -> "Session":
         """Run ``dvc repro`` to its end."""
@@ -98,11 +117,16 @@ class Checkout:
         return session
 
     def processes(self) -> list[psutil.Process]:
-        """Return the live processes that were started here, whoever is their parent now."""
+        """Return the live processes that were started here, whoever is their parent now.
+
+        The server of :meth:`forking`, a child of this process, is none of them.
+        """
         found = []
         for process in psutil.process_iter():
             try:
                 alive = process.status() != psutil.STATUS_ZOMBIE
+                if alive and _is_server(process):
+                    continue
                 if alive and process.environ().get("RELIABILITY") == self.mark:
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -141,9 +165,11 @@ class Checkout:
         found = []
         for path in self.locks():
             text = path.read_text(encoding="utf-8")
-            if self._parsed.get(path, ("", []))[0] != text:  # parsing takes a second
-                self._parsed[path] = text, parse(text, str(path.relative_to(self.here)))
-            found += self._parsed[path][1]
+            known = self._parsed.get(path)
+            if known is None or known[0] != text:  # parsing takes a second
+                known = text, parse(text, str(path.relative_to(self.here)))
+                self._parsed[path] = known
+            found += known[1]
         return found
 
     def damage(self, but: Collection[str] = ()) -> list[str]:
@@ -183,6 +209,10 @@ class Checkout:
             if any(part.startswith(".render-") for part in Path(name).parts)
             or name.endswith(".new")
         ]
+
+
+def _is_server(process: psutil.Process) -> bool:
+    return process.ppid() == os.getpid() and SERVER in process.cmdline()
 
 
 def _spoken(entry: Entry) -> str:

@@ -10,6 +10,8 @@ written, and for finished outs that are not whole; then it goes on as ``make rep
 that nobody disturbed. Status 1 if anything was wrong.
 
 ``--stages gan_transform:prepare,gan_transform:train_target`` runs only these and what they need.
+With ``--forked`` stages fork from a process with its imports done, as under ``make reproduce``; the
+process that is killed as "the stage" is then the one that DVC started and waits for.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--profile", default="smoke")
     parser.add_argument("--stages", help="paper:stage,... (default: the whole pipeline)")
+    parser.add_argument("--forked", action="store_true", help="as make reproduce starts stages")
     parser.add_argument("--moments", help=f"some of {','.join(MOMENTS)} (default: all)")
     parser.add_argument("--out", type=Path, default=ROOT / "reports/reliability/kill.json")
     given = parser.parse_args(argv)
@@ -242,14 +246,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="kill-") as folder:
         whole = Checkout(Path(folder).resolve() / "whole", given.profile)
         killed = whole.copy(Path(folder).resolve() / "killed")
-        undisturbed = whole.finish(targets)
+        with whole.forking() if given.forked else nullcontext():
+            undisturbed = whole.finish(targets)
         if undisturbed.process.returncode:
             raise SystemExit(undisturbed.text()[-3000:])
         seconds = durations(undisturbed)
         took = time.monotonic() - begun
         print(f"undisturbed: {len(seconds)} stages in {took:.0f} s", flush=True)
         outs = whole.outs()
-        facts = disturb(killed, targets, plan(seconds, given.kills, given.seed, moments), outs)
+        todo = plan(seconds, given.kills, given.seed, moments)
+        with killed.forking() if given.forked else nullcontext():
+            facts = disturb(killed, targets, todo, outs)
         a, b = whole.fingerprints(), killed.fingerprints()
         differences = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
     wrong = [key for key in ("orphans", "damaged", "lost", "repeated", "blocked") if facts[key]] + [
@@ -260,6 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         {
             **facts,
             "profile": given.profile,
+            "forked": given.forked,
             "seed": given.seed,
             "stages": len(seconds),
             "compared": len(a),
