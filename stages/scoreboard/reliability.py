@@ -33,9 +33,11 @@ def _cell(text: object) -> str:
 def kills(found: dict[str, Any]) -> str:
     """Return what came of killing the pipeline."""
     hits, inside = found["hits"], found["inside"]
+    starter = "`make reproduce`" if found["forked"] else "DVC alone"
     lines = [
         f"{found['kills']} kills (SIGKILL, seed {found['seed']}) of `dvc repro` in profile"
-        f" `{found['profile']}`, in {len(hits)} of its {found['stages']} stages:"
+        f" `{found['profile']}`, its stages started as {starter} starts them, in"
+        f" {len(hits)} of its {found['stages']} stages:"
         f" {inside.get('stage', 0)} while a stage ran, {inside.get('dvc', 0)} while DVC hashed,"
         f" cached or wrote a lock; {found['how'].get('dvc', 0)} hit DVC alone,"
         f" {found['how'].get('stage', 0)} the stage alone, {found['how'].get('group', 0)} the"

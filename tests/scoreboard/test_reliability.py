@@ -10,7 +10,8 @@ from stages.scoreboard.reliability import BLOCKS, MEASURED, PAGE, rendered
 
 TEXT = PAGE.read_text(encoding="utf-8")
 KILLS = {
-    "kills": 100, "seed": 1, "profile": "smoke", "stages": 87, "compared": 300, "seconds": 3600.0,
+    "kills": 100, "seed": 1, "forked": True, "profile": "smoke", "stages": 87, "compared": 300,
+    "seconds": 3600.0,
     "hits": {"a": 60, "b": 40}, "inside": {"stage": 90, "dvc": 10},
     "how": {"dvc": 40, "stage": 30, "group": 30}, "moments": {"time": 80, "lock": 20},
     "orphans": ["python"], "damaged": [], "lost": [], "repeated": [], "blocked": [],
@@ -52,7 +53,8 @@ def test_figures_come_from_the_files(tmp_path):
     tolerance = {"how": "no vectors", "trainings": {"train": row}}
     (tmp_path / "tolerance.json").write_text(json.dumps(tolerance))
     page = rendered(TEXT, tmp_path)
-    assert "100 kills (SIGKILL, seed 1)" in page and "| processes that lived on | 1 |" in page
+    assert "100 kills (SIGKILL, seed 1)" in page and "as `make reproduce` starts them" in page
+    assert "| processes that lived on | 1 |" in page
     assert "in 2 of its 87 stages: 90 while a stage ran, 10 while DVC" in page
     assert "| The disk is full. | tmpfs | `error: a\\|b: no space` | nothing | yes |" in page
     assert "1,234 executions in 10 minutes (seed 0), 2 failures." in page
