@@ -17,7 +17,7 @@ help: ## this list
 	@touch $@
 
 data: .venv/done ## fetch the embedded image sets (from this clone, no network)
-	@$(RUN) dvc pull --quiet data.dvc
+	@$(RUN) dvc pull --quiet --remote sample data.dvc
 
 reproduce: data ## run what is missing or changed (JOBS=n: n stages at once), print the verdicts
 	@$(RUN) python -m stages.scoreboard.mend
