@@ -16,7 +16,6 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-DECLINED = "declined"
 
 
 def ended_as(status: int) -> int:
@@ -30,6 +29,7 @@ def ended_as(status: int) -> int:
 def main(address: str, command: list[str]) -> int:
     """Have the command run; return its status."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a killed DVC takes it along
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until they can be passed on
     request = {"cwd": os.getcwd(), "command": command, "env": dict(os.environ)}
     with socket.socket(socket.AF_UNIX) as server:
         try:
@@ -42,9 +42,11 @@ def main(address: str, command: list[str]) -> int:
         except OSError:
             first = ""
         if not first.startswith("started"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             os.execvp(command[0], command)
         for number in SIGNALS:
             signal.signal(number, lambda n, _: server.sendall(bytes([n])))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         last = replies.readline()
         if not last:
             print("error: the process that started the stages has ended", file=sys.stderr)

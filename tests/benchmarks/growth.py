@@ -39,7 +39,7 @@ from timing import cpu_seconds, peak_memory, settle, status  # noqa: E402
 from stages.colourisation.evaluate import evaluate  # noqa: E402
 from stages.colourisation.prepare import prepare  # noqa: E402
 from stages.colourisation.train import Pairs, train  # noqa: E402
-from stages.common.files import write_json, write_npz, write_text  # noqa: E402
+from stages.common.files import read_json, write_json, write_npz, write_text  # noqa: E402
 from stages.common.params import stage_params  # noqa: E402
 from stages.sift_inversion.extract import extract  # noqa: E402
 from stages.sift_inversion.score import score  # noqa: E402
@@ -340,7 +340,7 @@ def main() -> None:
         "seconds": time.perf_counter() - start,
     }
     write_json(path, results)
-    write_text(path.with_suffix(".md"), growth_page(results))
+    write_text(path.with_suffix(".md"), growth_page(read_json(path)))
     print(f"{path} and {path.with_suffix('.md')}, {results['run']['seconds']:.0f} s")
 
 
