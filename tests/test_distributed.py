@@ -36,7 +36,6 @@ from stages.gan_transform.perturb import perturb
 from stages.gan_transform.train_target import train_target
 from stages.gan_transform.transform import transform
 from stages.sift_inversion.extract import extract
-from stages.sift_inversion.refine import refine
 from stages.sift_inversion.train import train as train_coarse
 
 TOLERANCE, WITH_MAX_POOLING = 1e-4, 0.02
@@ -48,9 +47,8 @@ PROCESSES = 2
 def here(tmp_path, monkeypatch):
     """An empty working directory with params.yaml, as its own."""
     params = load_params()
-    smoke = params["profiles"]["smoke"]
-    smoke["deep_features"]["reconstruct"] |= {"w_adv": 0.06, "phi": "random"}  # no norm of a half
-    smoke["sift_inversion"]["refine"] |= {"dropout": 0, "phi": "random"}
+    params["profiles"]["smoke"]["deep_features"]["reconstruct"]["w_adv"] = 0.06  # no norm of a half
+    params["profiles"]["smoke"]["deep_features"]["reconstruct"]["phi"] = "random"
     with (tmp_path / "params.yaml").open("w") as file:
         YAML().dump(params, file)
     monkeypatch.chdir(tmp_path)
@@ -169,25 +167,6 @@ def test_paper_b_a_network_without_batch_norm(here):
     one, two = (here / run / "weights-s0.safetensors" for run in ("one", "two"))
     assert difference(one, two) <= TOLERANCE
     assert epochs(here / "two")[-1] == pytest.approx(epochs(here / "one")[-1], rel=TOLERANCE)
-
-
-def test_paper_b_its_discriminator_is_called_twice_in_a_step(here, monkeypatch):
-    """R and D have batch norm; no dropout, whose masks each process draws for its own half."""
-    for image_set in ("faces", "multi"):
-        for split, n in (("train", 48), ("test", 4)):
-            pictures(here / "data" / f"{image_set}_{split}.npz", n, 64)
-    inputs = (here / "data", here / "extract")
-    in_one_process(extract, "sift_inversion.extract", *inputs)
-    in_one_process(train_coarse, "sift_inversion.train", *inputs, here / "R42_J", variant="R42_J")
-    name, inputs = "sift_inversion.refine", (*inputs, here / "R42_J")
-    in_two_processes(name, *inputs, here / "two", variant="R42_G")
-    in_one_process(refine, name, *inputs, here / "whole", variant="R42_G")
-    of_halves(monkeypatch)
-    in_one_process(refine, name, *inputs, here / "one", variant="R42_G")
-    one, two, whole = (here / run / "weights-s0.safetensors" for run in ("one", "two", "whole"))
-    moot = r"bias$|running_"
-    assert difference(one, two, without=moot) <= TOLERANCE
-    assert difference(whole, two, without=moot) > 2 * TOLERANCE
 
 
 def test_paper_c_a_generator_with_batch_norm_and_an_adversary(here, monkeypatch):
