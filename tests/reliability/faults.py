@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from checkout import ROOT, Checkout, Session
+from expendable import ROOT, Checkout, Session
 
 from stages.common.errors import InputError
 from stages.common.files import write_json

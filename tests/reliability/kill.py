@@ -26,7 +26,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkout import ROOT, Checkout, Session
+from expendable import ROOT, Checkout, Session
 
 from stages.common.errors import InputError
 from stages.common.files import write_json
@@ -39,6 +39,7 @@ LATEST = 1.15  # of the expected time: some kills fall into what DVC does after 
 PATIENCE = 10.0  # seconds that a process may live on after the kill
 POLL = 0.0005  # seconds between two looks for a file
 ATTEMPTS = 3  # to go on after a kill, before it counts as blocked
+SESSIONS = 6  # of dvc repro for each kill: more, and it goes round without getting on
 
 
 @dataclass
@@ -146,13 +147,16 @@ def disturb(
     half = repaired = stale = resumed = restored = sessions = failures = 0
     cut: set[str] = set()  # finished stages whose lock a kill cut off
     forced: set[str] = set()  # finished stages that were begun again, to be killed
+    most, complete = SESSIONS * (len(todo) + 1), False
     while True:
         finished = checkout.stages() - forced
-        again = todo[0].stage if sessions and not failures and _done(todo, finished) else None
+        # only when all is there: what a killed stage was making anew, the others would miss
+        again = todo[0].stage if complete else None
         more = ("--force", "--single-item") if again else ()
         forced |= {again} if again else set()
         session = checkout.repro([again] if again else targets, *more)
         sessions += 1
+        complete = False
         found = attend(session, checkout, todo, outs)
         if found is not None:
             orphans += [f"{found.stage}: {command}" for command in checkout.orphans(PATIENCE)]
@@ -165,10 +169,14 @@ def disturb(
         repeated += sorted(names & (finished - forced))
         lost += sorted(name for name in names & cut if outs[name].startswith("artifacts/"))
         cut -= names
+        if sessions >= most and todo:
+            blocked.append(f"{len(todo)} kills were never carried out: {todo}"[:500])
+            todo.clear()
         if found is None:
-            if session.process.returncode == 0 and not todo:
+            complete = session.process.returncode == 0
+            if complete and not todo:
                 break
-            if session.process.returncode:
+            if not complete:
                 failures += 1
                 blocked.append(said[-500:])
                 repaired += _mend(checkout)
@@ -208,11 +216,6 @@ def disturb(
         "stale_locks_that_dvc_removed": stale,
         "leftovers": sorted(leftovers),
     }
-
-
-def _done(todo: list[Kill], finished: set[str]) -> bool:
-    """Tell whether what is still to be killed has finished, and must be begun again for that."""
-    return bool(todo) and all(kill.stage in finished for kill in todo)
 
 
 def _mend(checkout: Checkout) -> int:

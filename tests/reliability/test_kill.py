@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import kill
 import pytest
 
 KILLS, SEED = 3, 7
@@ -27,3 +29,55 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert found["stages"] == 2 and found["compared"] == 2
     for trouble in ("orphans", "damaged", "lost", "repeated", "blocked", "differences"):
         assert found[trouble] == []
+
+
+class ScriptedCheckout:
+    """Counts what is started; every session ends well and nothing is ever damaged."""
+
+    def __init__(self):
+        self.started = []
+
+    def stages(self):
+        return {"x"}
+
+    def repro(self, targets, *more):
+        self.started.append((*targets, *more))
+        ended = SimpleNamespace(returncode=0)
+        return SimpleNamespace(process=ended, running=[], wait=lambda: 0, text=lambda: "")
+
+    def orphans(self, patience):
+        return []
+
+    def leftovers(self):
+        return []
+
+    def damage(self, but):
+        return []
+
+
+def killing(monkeypatch, sessions):
+    """Let the first planned kill be carried out in each of ``sessions`` (numbers from 1)."""
+
+    def attend(session, checkout, todo, outs):
+        if len(checkout.started) not in sessions:
+            return None
+        return kill.Found(todo.pop(0).stage, "dvc", "time", "stage", 0.0)
+
+    monkeypatch.setattr(kill, "attend", attend)
+
+
+def test_a_finished_stage_is_begun_again_for_each_of_its_kills(monkeypatch):
+    killing(monkeypatch, {2, 4})
+    checkout, todo = ScriptedCheckout(), [kill.Kill("x", "dvc", "time", 1.0)] * 2
+    found = kill.disturb(checkout, ["all"], todo, {"x": "reports/x.json"})
+    again = ("x", "--force", "--single-item")
+    assert checkout.started == [("all",), again, ("all",), again, ("all",)]
+    assert found["kills"] == 2 and found["blocked"] == []
+
+
+def test_a_kill_that_never_falls_ends_the_run_and_is_told(monkeypatch):
+    killing(monkeypatch, set())
+    todo = [kill.Kill("x", "dvc", "time", 1.0)]
+    found = kill.disturb(ScriptedCheckout(), ["all"], todo, {"x": "reports/x.json"})
+    assert found["kills"] == 0
+    assert len(found["blocked"]) == 1 and "1 kills were never carried out" in found["blocked"][0]
