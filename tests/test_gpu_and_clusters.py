@@ -1,6 +1,5 @@
 """docs/gpu_and_clusters.md: what can be checked of it without a GPU and without a cluster."""
 
-import ast
 import importlib.metadata
 import re
 import subprocess
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from imports import file_of, names_in
 from ruamel.yaml import YAML
 
 from stages.common.params import load_params
@@ -20,26 +20,11 @@ SHELL = [text for _, language, text in BLOCKS if language == "sh"]
 PARAMS = load_params()
 
 
-def file_of(module):
-    path = Path(*module.split("."))
-    files = [f for f in (path.with_suffix(".py"), path / "__init__.py") if f.exists()]
-    return files[0] if files else None
-
-
 def imported(file):
     """Return the modules of this repository and the others that a file names."""
-    ours, others = set(), set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            if name.split(".")[0] != "stages":
-                others.add(name.split(".")[0])
-            elif found := file_of(name):
-                ours.add(found)
+    names = set(names_in(file.read_text(encoding="utf-8")))
+    ours = {file_of(name) for name in names if name.split(".")[0] == "stages"} - {None}
+    others = {name.split(".")[0] for name in names} - {"stages"}
     return ours, others - set(sys.stdlib_module_names)
 
 

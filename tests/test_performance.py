@@ -55,7 +55,7 @@ def test_another_measurement_is_another_page(tmp_path):
     path.write_text(json.dumps(measured()))
     page = PAGE.read_text(encoding="utf-8")
     assert rendered(page, path) != page
-    with pytest.raises(InputError, match="no place for the table"):
+    with pytest.raises(InputError, match="has no place for before_after"):
         rendered("nothing", path)
 
 

@@ -1,6 +1,5 @@
 """The DAG against the code: deps are the imports, params are the keywords, results are in git."""
 
-import ast
 import copy
 import importlib
 import inspect
@@ -9,6 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
+from imports import file_of, names_in
 from ruamel.yaml import YAML
 
 from stages.common.params import load_params, stage_params
@@ -21,23 +21,9 @@ PIPELINES = [Path("dvc.yaml"), *sorted(Path("stages").glob("*/dvc.yaml"))]
 PAPERS = papers()
 
 
-def file_of(module):
-    """Return the file of a module below ``stages``; of a package its __init__.py."""
-    path = Path(*module.split("."))
-    files = [f for f in (path.with_suffix(".py"), path / "__init__.py") if f.exists()]
-    return files[0] if files else None
-
-
 def imports_in(source):
-    for node in ast.walk(ast.parse(source)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            if name.startswith("stages.") and (file := file_of(name)):
-                yield file
+    ours = {file_of(name) for name in names_in(source) if name.startswith("stages.")}
+    return ours - {None}
 
 
 def source_of(file):

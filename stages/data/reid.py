@@ -5,6 +5,7 @@ sets show identifiable people: nothing is downloaded, and who reads them answers
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ruamel.yaml import YAML
 from stages.common.errors import InputError, suggestion
 from stages.data.fingerprint import HELP
 from stages.data.folder import SUFFIXES, find_root
+from stages.data.mat5 import refuse_inflated
 from stages.data.photo import _bad as bad_photo
 from stages.data.photo import _decode as decode_photo
 from stages.data.pool import ordered_map
@@ -250,8 +252,10 @@ def read_mat(path: Path, classes: Mapping[str, list[str]]) -> Annotations:
 
     rows: Annotations = {}
     try:
-        content = loadmat(path, squeeze_me=True, struct_as_record=False)
-        (whole,) = (value for key, value in content.items() if not key.startswith("__"))
+        content = path.read_bytes()
+        refuse_inflated(content)
+        found = loadmat(io.BytesIO(content), squeeze_me=True, struct_as_record=False)
+        (whole,) = (value for key, value in found.items() if not key.startswith("__"))
         for split in SPLITS:
             part = getattr(whole, split)
             pids = [int(pid) for pid in np.atleast_1d(part.image_index)]

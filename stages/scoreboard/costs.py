@@ -13,10 +13,10 @@ from typing import Any
 
 from stages.common.errors import InputError
 from stages.common.files import read_json, write_text
+from stages.scoreboard.blocks import filled
 
 PAGE, BENCH = Path("docs/gpu_and_clusters.md"), Path("reports/bench")
 COUNTED = "flops.json"
-BEGIN, END = "<!-- costs:begin -->\n", "<!-- costs:end -->\n"
 LETTERS = {"gan_transform": "A", "sift_inversion": "B", "deep_features": "C", "colourisation": "D"}
 CLASSIFIER = ("resnet18_width64",)
 STEPS = {  # of tests/benchmarks/steps.py, whose speed is taken; of several the range is given
@@ -157,28 +157,8 @@ def table(folder: Path = BENCH) -> str:
     return "\n".join(parts)
 
 
-def replaced(page: str, costs: str) -> str:
-    """Return ``page`` with ``costs`` between the marks.
-
-    Raises
-    ------
-    InputError
-        If the marks are not there.
-    """
-    if BEGIN not in page or END not in page:
-        raise InputError(
-            PAGE,
-            "has no place for the costs",
-            expected=f"the lines {BEGIN.strip()} and {END.strip()}",
-            found="at most one of them",
-            remedy="put them where the table should stand",
-        )
-    head, rest = page.split(BEGIN, 1)
-    return head + BEGIN + costs + END + rest.split(END, 1)[1]
-
-
 if __name__ == "__main__":
     try:
-        write_text(PAGE, replaced(PAGE.read_text(encoding="utf-8"), table()))
+        write_text(PAGE, filled(PAGE.read_text(encoding="utf-8"), "costs", table(), PAGE))
     except InputError as error:
         sys.exit(f"error: costs: {error}")

@@ -12,10 +12,10 @@ from typing import Any
 
 from stages.common.errors import InputError
 from stages.common.files import read_json, write_text
+from stages.scoreboard.blocks import filled
 
 PAGE = Path("docs") / "performance.md"
 MEASURED = Path("reports") / "bench" / "cpu.json"
-BEGIN, END = "<!-- before_after:begin -->\n", "<!-- before_after:end -->"
 
 # entry of the benchmark -> what was changed, and the commit that did it; what compares with other
 # things than the same without our changes stands in reports/bench/cpu.md alone
@@ -111,17 +111,8 @@ def rendered(text: str, measured: Path = MEASURED) -> str:
     InputError
         If the page has no place for it, or the JSON lacks what it tells.
     """
-    if BEGIN not in text or END not in text:
-        raise InputError(
-            PAGE,
-            "has no place for the table",
-            expected=f"the lines {BEGIN.strip()} and {END}",
-            found="at most one of them",
-            remedy="put them where the table should stand",
-        )
     block = table(read_json(measured)) if measured.exists() else "Not yet measured."
-    head, rest = text.split(BEGIN, 1)
-    return f"{head}{BEGIN}{block}\n{END}{rest.split(END, 1)[1]}"
+    return filled(text, "before_after", block, PAGE)
 
 
 if __name__ == "__main__":

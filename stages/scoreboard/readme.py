@@ -8,12 +8,11 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stages.common.errors import InputError
 from stages.common.files import read_json, write_text
 from stages.common.stage import one_sentence
+from stages.scoreboard.blocks import filled
 from stages.scoreboard.headlines import headline
 
-BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->\n"
 METRICS = {"l1": "L1", "psnr": "PSNR, dB", "lperc": "L_perc"}
 RESULTS = Path("reports/results/embedded")
 PHOTOGRAPHS = Path("reports/reference/colourisation_imagenet1k-samples256.json")
@@ -270,26 +269,6 @@ def photographs(l1: float, psnr: float, path: Path = PHOTOGRAPHS) -> str:
     )
 
 
-def replaced(text: str, results: str, where: str = "README.md") -> str:
-    """Return ``text``, of the file ``where``, with ``results`` between its marks.
-
-    Raises
-    ------
-    InputError
-        If the marks are not there.
-    """
-    if BEGIN not in text or END not in text:
-        raise InputError(
-            where,
-            "has no place for the results",
-            expected=f"the lines {BEGIN.strip()} and {END.strip()}",
-            found="at most one of them",
-            remedy="put them where the results should stand",
-        )
-    head, rest = text.split(BEGIN, 1)
-    return head + BEGIN + results + END + rest.split(END, 1)[1]
-
-
 PAGES = {"README.md": summary, "docs/results.md": tables}
 
 
@@ -300,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).parse_args(argv)
     with one_sentence("readme"):
         new = {
-            Path(name): replaced(Path(name).read_text(encoding="utf-8"), write(), name)
+            Path(name): filled(Path(name).read_text(encoding="utf-8"), "results", write(), name)
             for name, write in PAGES.items()
         }
         for page, text in new.items():  # all or none

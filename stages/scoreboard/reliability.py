@@ -12,6 +12,7 @@ from typing import Any
 
 from stages.common.errors import InputError
 from stages.common.files import read_json, write_text
+from stages.scoreboard.blocks import filled
 from stages.scoreboard.rerun import TOLERANCE
 
 PAGE = Path("docs") / "reliability.md"
@@ -128,15 +129,6 @@ def rendered(text: str, measured: Path = MEASURED) -> str:
         If the page has no place for a block, or a JSON lacks what a block tells.
     """
     for name, (file, write) in BLOCKS.items():
-        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
-        if begin not in text or end not in text:
-            raise InputError(
-                PAGE,
-                f"has no place for {name}",
-                expected=f"the lines {begin.strip()} and {end}",
-                found="at most one of them",
-                remedy="put them where the figures should stand",
-            )
         path = measured / file
         try:
             block = write(read_json(path)) if path.exists() else "Not yet measured."
@@ -148,8 +140,7 @@ def rendered(text: str, measured: Path = MEASURED) -> str:
                 found=f"{type(error).__name__}: {error}",
                 remedy="run the script in tests/reliability again",
             ) from error
-        head, rest = text.split(begin, 1)
-        text = f"{head}{begin}{block}\n{end}{rest.split(end, 1)[1]}"
+        text = filled(text, name, block, PAGE)
     return text
 
 

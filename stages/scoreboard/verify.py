@@ -28,7 +28,8 @@ from pathlib import Path
 
 from stages.common.errors import InputError, suggestion
 from stages.common.params import load_params
-from stages.scoreboard import findings, readme, reliability, rerun
+from stages.scoreboard import costs, findings, performance, readme, reliability, rerun
+from stages.scoreboard.blocks import filled
 from stages.scoreboard.rehash import Entry, damaged, lacking, locks, objects, read, rehash
 
 OK, FAILED, NOT_CHECKED = "ok", "FAILED", "not checked"
@@ -37,8 +38,10 @@ RESULTS = Path("reports") / "results"
 REPRO = "run dvc repro"
 # page -> what its text should be, given what it is
 PAGES: dict[str, Callable[[str], str]] = {
-    "README.md": lambda text: readme.replaced(text, readme.summary()),
-    "docs/results.md": lambda text: readme.replaced(text, readme.tables(), "docs/results.md"),
+    "README.md": lambda text: filled(text, "results", readme.summary(), "README.md"),
+    "docs/results.md": lambda text: filled(text, "results", readme.tables(), "docs/results.md"),
+    "docs/performance.md": performance.rendered,
+    "docs/gpu_and_clusters.md": lambda text: filled(text, "costs", costs.table(), costs.PAGE),
     "docs/reliability.md": reliability.rendered,
     "docs/findings.md": lambda _: findings.rendered(
         findings.TEMPLATE.read_text(encoding="utf-8"), findings.sources()

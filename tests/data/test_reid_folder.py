@@ -1,5 +1,8 @@
 """t22: the layouts of Market-1501, DukeMTMC-reID and MSMT17, on tiny pictures of noise."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -117,7 +120,7 @@ TEST = {"image_index": ["0001", "0003"], "gender": [2, 2], "hat": [1, 1], "upbla
         "upwhite": [2, 1]}  # fmt: skip
 
 
-def write_mat(path, train=TRAIN, test=TEST):
+def write_mat(path, train=TRAIN, test=TEST, do_compression=False):
     def part(columns):
         cells = np.array(columns["image_index"], object)
         return {k: np.array(v, float) for k, v in columns.items() if k != "image_index"} | {
@@ -125,7 +128,8 @@ def write_mat(path, train=TRAIN, test=TEST):
         }
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    savemat(path, {"market_attribute": {"test": part(test), "train": part(train)}})
+    whole = {"market_attribute": {"test": part(test), "train": part(train)}}
+    savemat(path, whole, do_compression=do_compression)
 
 
 @pytest.mark.parametrize("name", ["market_attribute.mat", "attribute/market_attribute.mat"])
@@ -183,6 +187,32 @@ def test_a_bad_mat_is_one_sentence(tmp_path):
     write_mat(path, test={**TEST, "image_index": ["0002", "0003"]})
     with pytest.raises(InputError, match="found 2 twice"):
         read_mat(path, {})
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_mat_of_more_elements_than_bytes_is_refused_at_once(tmp_path, compress, nested):
+    path = tmp_path / "m.mat"
+    write_mat(path)
+    content = path.read_bytes()
+    one = struct.pack("<IIii", 5, 8, 1, 1)  # the dimensions of a struct
+    at = content.index(one)
+    if nested:
+        at = content.index(one, at + len(one))
+    inflated = content[: at + 8] + struct.pack("<i", 2**30 + 1) + content[at + 12 :]
+    if compress:
+        packed = zlib.compress(inflated[128:])
+        inflated = inflated[:128] + struct.pack("<II", 15, len(packed)) + packed
+    path.write_bytes(inflated)
+    with pytest.raises(InputError, match=r"an array of the shape \(1073741825, 1\) in \d+ bytes"):
+        read_mat(path, {})
+
+
+def test_a_compressed_mat_is_read_as_the_plain_one(tmp_path):
+    write_mat(tmp_path / "m.mat")
+    write_mat(tmp_path / "c.mat", do_compression=True)
+    assert (tmp_path / "c.mat").stat().st_size < (tmp_path / "m.mat").stat().st_size
+    assert read_mat(tmp_path / "c.mat", {}) == read_mat(tmp_path / "m.mat", {})
 
 
 def test_a_set_without_attributes_says_so(market, msmt17):
