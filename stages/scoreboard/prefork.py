@@ -7,8 +7,8 @@ it (:mod:`stages.scoreboard.prefork_client`). A stage is a process of its own as
 command, folder, environment and terminal that DVC gives it; only the libraries are there already.
 Modules of ``stages`` are not: each process reads them anew.
 
-It is not used where LAUNCH is set, where a GPU is visible (a process that has asked CUDA must not
-fork), or outside Linux.
+It is not used where LAUNCH is set, where nvidia-smi is installed, so that there may be a GPU (a
+process that has asked CUDA must not fork), or outside Linux.
 """
 
 import gc
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,65 +51,80 @@ class Client:
     pidfd: int
 
 
-def serve(listener: socket.socket, env: Mapping[str, str]) -> tuple[dict, list[int]] | None:
-    """Fork a child for every request; return the request and its terminal, in the child alone.
+class Server:
+    """Forks a child for every request that comes, and tells each client how its own has ended.
 
-    ``env`` is what this process was started with: libraries may have added to it since. In the
-    server itself it does not return, until SIGTERM.
+    ``env`` is what this process was started with: libraries may have added to it since.
     """
-    clients: dict[int, Client] = {}
-    selector = selectors.DefaultSelector()
-    selector.register(listener, selectors.EVENT_READ)
-    while True:
-        for key, _ in selector.select():
-            if key.fileobj is listener:
-                connection, _ = listener.accept()
-                asked = receive(connection, env)
-                if asked is None:
-                    connection.close()
-                    continue
-                request, terminal = asked
-                pid = os.fork()
-                if pid == 0:
-                    selector.close()
-                    listener.close()
-                    connection.close()
-                    for other in clients.values():
-                        other.connection.close()
-                        os.close(other.pidfd)
-                    return request, terminal
-                for descriptor in terminal:
-                    os.close(descriptor)
-                client = Client(connection, pid, os.pidfd_open(pid))
-                clients[pid] = client
-                connection.sendall(f"started {pid}\n".encode())
-                selector.register(connection, selectors.EVENT_READ, client)
-                selector.register(client.pidfd, selectors.EVENT_READ, client)
-                continue
-            client = key.data
-            if client.pid not in clients:
-                continue  # it ended in the same round
-            if key.fileobj == client.pidfd:
-                status = os.waitstatus_to_exitcode(os.waitpid(client.pid, 0)[1])
-                try:
-                    client.connection.sendall(f"{status}\n".encode())
-                except OSError:
-                    pass  # its client was killed
-                if client.connection in selector.get_map():
-                    selector.unregister(client.connection)
-                selector.unregister(client.pidfd)
-                client.connection.close()
-                os.close(client.pidfd)
-                del clients[client.pid]
-                continue
-            try:
-                said = client.connection.recv(64)
-            except OSError:
-                said = b""
-            for number in said or [signal.SIGKILL]:  # nothing: the client was killed
-                signal.pidfd_send_signal(client.pidfd, number)
-            if not said:
-                selector.unregister(client.connection)
+
+    def __init__(self, listener: socket.socket, env: Mapping[str, str]):
+        self.listener, self.env = listener, env
+        self.clients: dict[int, Client] = {}
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(listener, selectors.EVENT_READ)
+
+    def serve(self) -> tuple[dict, list[int]]:
+        """Return a request and its terminal, in the child alone; the server goes on to SIGTERM."""
+        while True:
+            for key, _ in self.selector.select():
+                if key.fileobj is self.listener:
+                    asked = self.begin()
+                    if asked is not None:
+                        return asked
+                elif key.data.pid not in self.clients:
+                    continue  # it ended in the same round
+                elif key.fileobj == key.data.pidfd:
+                    self.end(key.data)
+                else:
+                    self.pass_on(key.data)
+
+    def begin(self) -> tuple[dict, list[int]] | None:
+        """Take a request and fork; return what was asked in the child, None in the server."""
+        connection, _ = self.listener.accept()
+        asked = receive(connection, self.env)
+        if asked is None:
+            connection.close()
+            return None
+        pid = os.fork()
+        if pid == 0:
+            self.selector.close()
+            self.listener.close()
+            connection.close()
+            for other in self.clients.values():
+                other.connection.close()
+                os.close(other.pidfd)
+            return asked
+        for descriptor in asked[1]:
+            os.close(descriptor)
+        client = self.clients[pid] = Client(connection, pid, os.pidfd_open(pid))
+        with suppress(OSError):  # its client was killed: heard at its next reading
+            connection.sendall(f"started {pid}\n".encode())
+        self.selector.register(connection, selectors.EVENT_READ, client)
+        self.selector.register(client.pidfd, selectors.EVENT_READ, client)
+        return None
+
+    def end(self, client: Client) -> None:
+        """Tell the client how its stage has ended, and forget both."""
+        status = os.waitstatus_to_exitcode(os.waitpid(client.pid, 0)[1])
+        with suppress(OSError):  # its client was killed
+            client.connection.sendall(f"{status}\n".encode())
+        if client.connection in self.selector.get_map():
+            self.selector.unregister(client.connection)
+        self.selector.unregister(client.pidfd)
+        client.connection.close()
+        os.close(client.pidfd)
+        del self.clients[client.pid]
+
+    def pass_on(self, client: Client) -> None:
+        """Send the signals that a client got to its stage; SIGKILL if the client was killed."""
+        try:
+            said = client.connection.recv(64)
+        except OSError:
+            said = b""
+        for number in said or [signal.SIGKILL]:
+            signal.pidfd_send_signal(client.pidfd, number)
+        if not said:
+            self.selector.unregister(client.connection)
 
 
 def receive(connection: socket.socket, env: Mapping[str, str]) -> tuple[dict, list[int]] | None:
@@ -199,9 +214,8 @@ def main(descriptor: int) -> None:
             raise RuntimeError(f"a library has started threads: {threading.enumerate()}")
         gc.collect()
         gc.freeze()  # children do not copy pages for counting what is there already
-        asked = serve(listener, env)
-    if asked is not None:
-        become(*asked)
+        asked = Server(listener, env).serve()
+    become(*asked)
 
 
 if __name__ == "__main__":
