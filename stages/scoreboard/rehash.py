@@ -79,7 +79,9 @@ def parse(text: str, lock: str) -> list[Entry]:
             lock,
             "is not what DVC writes",
             expected="stages with the md5 of each file they read and wrote",
-            found=" ".join(f"{type(error).__name__}: {error}".split())[:200],
+            found=" ".join(f"{type(error).__name__}: {error}".split())[:200]
+            if text.strip()
+            else "an empty file",
             remedy=f"restore it (git checkout {lock})",
         ) from error
 

@@ -149,11 +149,11 @@ def disturb(
     forced: set[str] = set()  # finished stages that were begun again, to be killed
     most, complete = SESSIONS * (len(todo) + 1), False
     while True:
-        finished = checkout.stages() - forced
         # only when all is there: what a killed stage was making anew, the others would miss
         again = todo[0].stage if complete else None
         more = ("--force", "--single-item") if again else ()
         forced |= {again} if again else set()
+        finished = checkout.stages() - forced
         session = checkout.repro([again] if again else targets, *more)
         sessions += 1
         complete = False

@@ -351,17 +351,17 @@ def test_the_seed_draws_the_training():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "found"),
     [
-        "",
-        "stages: 3",
-        "stages:\n  a:\n    deps:\n    - path: x\n",
-        "stages:\n  a:\n    outs:\n    - {path: x, md5: 12}\n",
-        "{",
+        ("", "an empty file"),
+        ("stages: 3", "AttributeError"),
+        ("stages:\n  a:\n    deps:\n    - path: x\n", "cmd"),
+        ("stages:\n  a:\n    cmd: x\n    outs:\n    - {path: x, md5: 12}\n", "md5 12"),
+        ("{", "ParserError"),
     ],
 )
-def test_what_is_no_lock_is_refused(text):
-    with pytest.raises(InputError, match="is not what DVC writes"):
+def test_what_is_no_lock_is_refused(text, found):
+    with pytest.raises(InputError, match=f"is not what DVC writes.*found .*{found}"):
         parse(text, "dvc.lock")
 
 
