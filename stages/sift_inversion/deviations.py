@@ -181,6 +181,8 @@ PRINTED: dict[tuple[str, str], tuple[str, object]] = {
     ("train", "lambda_p"): ("λ_p (eq. 7)", 1),
     ("train", "lambda_s"): ("λ_s (eq. 7)", 1e-4),
     ("train", "lr"): ("learning rate of R", 1e-4),
+    ("train", "lr_end"): ("learning rate of R at its end, of that at its begin", 1),
+    ("train", "l2_first"): ("share of R's images that are seen with eq. 4 alone", 0),
     ("train", "batch_size"): ("batch of R", 8),
     ("train", "images"): ("images seen by R (100 epochs)", 800_000),
     ("refine", "n_critic"): ("steps of D to one of G", 5),

@@ -63,11 +63,23 @@ def test_everything_is_measured_and_written(small, capsys):
     assert set(found["verdicts"]) == {f"beats the mean face in {w}" for w in ("PD", "retrieval")}
     about = found["provenance"]
     assert about["cv2"] == cv2.__version__ and about["seed"] == 0
-    assert about["train"]["images_seen"] == 32 and about["train"]["trained_on"] == 7 + 12
+    assert about["train"]["images_seen"] == 32
+    assert about["train"]["trained_on"] == (7 + 12) * (1 + module.COPIES)
     assert set(about["seconds"]) == {"before_training", "training", "all"}
     said = capsys.readouterr().out
     assert "beats the mean face in PD" in said and "identity at 256 px: dcos 1.000" in said
     assert not list((small / "ckpt").iterdir())
+
+
+def test_copies_are_cut_scaled_and_mirrored_the_same_every_time():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 72, 72, 3), dtype=np.uint8)
+    images[:, :, :36] //= 4  # dark on the left
+    made = module.copies(images, 8)
+    assert made.shape == (24, 64, 64, 3) and np.array_equal(made, module.copies(images, 8))
+    assert len({c.tobytes() for c in made}) > 20  # two may be the whole image
+    darker_left = made[:, :, :32].mean((1, 2, 3)) < made[:, :, 32:].mean((1, 2, 3))
+    assert 4 < darker_left.sum() < 20, "some are mirrored, some are not"
 
 
 def test_no_measured_face_is_trained_on(small):

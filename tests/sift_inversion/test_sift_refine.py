@@ -39,6 +39,7 @@ COARSE = {
     **LOSS,
     **ADAM,
     "lr_end": 1,
+    "l2_first": 0,
     "image_set": "faces",
     "inputs": [4, 2],
     "net": "R",

@@ -45,6 +45,7 @@ SETTINGS = {
     "share": 1,
     "lr": 1e-3,
     "lr_end": 1,
+    "l2_first": 0,
     "beta1": 0.9,
     "beta2": 0.999,
     "batch_size": 4,
@@ -138,6 +139,31 @@ def test_a_loss_has_its_terms_and_no_others(loss, terms, made, tmp_path):
     assert {k for k in history["log"][0] if k in ("l2", "p", "s")} == terms
     assert (history["phi_unit"] is None) == (loss == "l2")
     assert (read_meta(out)["phi"] is None) == (loss == "l2")
+
+
+def test_eq_4_alone_comes_first_and_is_trained_as_by_itself(made, tmp_path):
+    """8 steps, 4 of them with eq. (4): the same as in a run that has no other loss."""
+    settings = {**SETTINGS, "n_val": 0, "log_every": 1}
+    runs = {
+        "first": {"l2_first": 0.5},
+        "never": {"loss": "l2"},
+        "always": {"l2_first": 1},
+        "joint": {},
+    }
+    logs, weights = {}, {}
+    for name, changed in runs.items():
+        out = tmp_path / "p" / "train" / name
+        train(*made, out, **{**settings, **changed})
+        logs[name] = read_json(out / "history-s0.json")["log"]
+        weights[name] = (out / "weights-s0.safetensors").read_bytes()
+    assert [{"l2", "p", "s"} & set(entry) for entry in logs["first"]] == [
+        *([{"l2"}] * 4),
+        *([{"l2", "p", "s"}] * 4),
+    ]
+    l2 = {name: [entry["l2"] for entry in log] for name, log in logs.items()}
+    assert l2["first"][:5] == l2["never"][:5] and l2["first"][5:] != l2["never"][5:]
+    assert weights["always"] == weights["never"]
+    assert weights["first"] not in (weights["never"], weights["joint"])
 
 
 def test_the_validation_loss_is_that_of_the_saved_weights(made, tmp_path):
