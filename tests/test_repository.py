@@ -134,9 +134,22 @@ def test_what_is_said_of_paper_b_on_faces_is_what_was_measured():
     path = Path("reports/reference/sift_inversion_synthfaces256.json")
     found = json.loads(path.read_text())
     ours, mean = (found["network"]["rows"][name] for name in ("R42_J", "mean"))
-    for metric, places in (("psnr", 1), ("ssim", 3)):
-        assert ours[metric]["lo"] > mean[metric]["hi"]
+    for metric, places in (("psnr", 1), ("ssim", 3), ("pd", 2)):
+        assert (ours[metric]["lo"] > mean[metric]["hi"]) == (metric != "pd")
         for row in (ours, mean):
             assert f"{row[metric]['mean']:.{places}f}" in TABLES
-    assert found["verdicts"]["beats the mean face in PD"] == "contradicted"
+    less = found["network"]["difference"]["pd"]
+    told = "{mean:.3f} [{lo:.3f}, {hi:.3f}]".format(**less).replace("-", "−")
+    assert f"the difference {told}" in " ".join(TABLES.split())
+    n = found["n"]
+    again = [round(row["id1"]["mean"] * n) for row in (ours, mean)]
+    assert f"finds {again[0]} of {n} faces again where the mean face finds {again[1]}" in " ".join(
+        TABLES.split()
+    )
+    assert found["verdicts"] == {
+        "beats the mean face in PD": "supported",
+        "beats the mean face in retrieval": "inconclusive",
+    }
+    assert found["provenance"]["train"]["l2_first"] == 0.8
+    assert 1 / found["provenance"]["train"]["images_per_s"] * 44_000 < 600
     assert found["agrees"] == {"floors_256": True, "floors_64": True, "sift": True}
