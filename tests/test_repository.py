@@ -139,13 +139,12 @@ def test_what_is_said_of_paper_b_on_faces_is_what_was_measured():
         for row in (ours, mean):
             assert f"{row[metric]['mean']:.{places}f}" in TABLES
     less = found["network"]["difference"]["pd"]
+    text = " ".join(TABLES.split())
     told = "{mean:.3f} [{lo:.3f}, {hi:.3f}]".format(**less).replace("-", "−")
-    assert f"the difference {told}" in " ".join(TABLES.split())
+    assert f"the difference {told}" in text
     n = found["n"]
     again = [round(row["id1"]["mean"] * n) for row in (ours, mean)]
-    assert f"finds {again[0]} of {n} faces again where the mean face finds {again[1]}" in " ".join(
-        TABLES.split()
-    )
+    assert f"finds {again[0]} of {n} faces again where the mean face finds {again[1]}" in text
     assert found["verdicts"] == {
         "beats the mean face in PD": "supported",
         "beats the mean face in retrieval": "inconclusive",
