@@ -184,9 +184,9 @@ def growth_page(results: Mapping) -> str:
             text += f"| {' | '.join(f'{row[k]:.0f}' for k, _ in columns)} |\n"
         more = results["large"]["extrapolated_to_50000"]
         text += (
-            f"\nIn proportion, 50,000 images take {more['images_GB']:.1f} GB, reading them"
-            f" {more['beyond_device_GB']:.2f} GB beyond the device's, writing them"
-            f" {more['write_peak_GB']:.0f} GB beside the array itself.\n"
+            f"\nIn proportion, 50,000 images take {more['images_GB']:.1f} GB, reading them at most"
+            f" {more['beyond_device_GB']:.2f} GB beyond the device's, writing them at most"
+            f" {more['write_peak_GB']:.2f} GB beside the array itself.\n"
         )
     for name, why in results["not_measured"].items():
         text += f"\nNot measured: {name}: {why}\n"
