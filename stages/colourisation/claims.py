@@ -30,16 +30,15 @@ from stages.common.claims import (
     above,
     at_least,
     at_most,
-    attempt,
     below,
     combine,
     exactly,
     holds,
     judge,
+    judge_all,
     within,
     witness,
 )
-from stages.common.errors import InputError, suggestion
 
 TABLE1 = ("in", "bn_sn", "in_sn", "bn_sn_md", "ibn_sn_md", "bn")  # the rows of Table I
 COLOURFUL = ("bn_sn", "bn_sn_md", "ibn_sn_md")  # the models that the paper calls more colourful
@@ -477,19 +476,7 @@ def judge_claims(evidence: Evidence, paper: Paper) -> list[Finding]:
     InputError
         If paper.yaml has a claim that has no test here.
     """
-    for id in paper.claims:
-        if id not in CLAIMS:
-            raise InputError(
-                "paper.yaml",
-                f"claim {id} has no test",
-                expected="a function for it in stages/colourisation/claims.py",
-                found=f"tests of {len(CLAIMS)} other claims",
-                remedy=suggestion(id, list(CLAIMS)),
-            )
-    return [
-        attempt(id, lambda id=id, claim=claim: CLAIMS[id](evidence, claim))
-        for id, claim in paper.claims.items()
-    ]
+    return judge_all(CLAIMS, evidence, paper, __name__)
 
 
 def printed(paper: Paper) -> Evidence:

@@ -4,20 +4,27 @@ Numbers and counts come from the results of ``score`` and ``claims``; what has n
 shown as "not run". The notebook only puts the sections in order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from stages.colourisation import figures as draw
 from stages.colourisation.deviations import ALWAYS, of_parameters, of_scale
 from stages.common import report as page
 from stages.common.figures import DPI, SCREEN_DPI, save_figure, save_table
-from stages.common.files import read_json
-from stages.common.params import load_params, section
+from stages.common.paper_report import (
+    count,
+    fingerprint,
+    links,
+    listed,
+    made_of,
+    optional,
+    sources,
+)
+from stages.common.params import section
 from stages.common.report import Html
 
 PAPER = "colourisation"
@@ -74,10 +81,6 @@ class Run:
         return max((r["seeds"] for r in self.results.values() if "seeds" in r), default=None)
 
 
-def _optional(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.exists() else None
-
-
 def load(profile: str, figures: Path, root: Path = Path()) -> Run:
     """Collect the paper's parameters, claims and results of ``profile`` below ``root``.
 
@@ -86,18 +89,12 @@ def load(profile: str, figures: Path, root: Path = Path()) -> Run:
     InputError
         If params.yaml has no such profile, or a file that exists cannot be read.
     """
-    params = load_params(root / "params.yaml")
-    section(params, f"profiles.{profile}.{PAPER}", root / "params.yaml")
+    params, artifacts, folder, paper, claims = sources(PAPER, profile, root)
     variants = [str(v) for v in section(params, f"{PAPER}.variants", root / "params.yaml")]
-    artifacts = root / "artifacts" / profile / PAPER
-    folder = root / "reports" / "results" / profile / PAPER
-    source = (root / "stages" / PAPER / "paper.yaml").read_text(encoding="utf-8")
-    paper = YAML(typ="safe", pure=True).load(source)
-    table1 = _optional(folder / "table1.json")
-    judged = {d["id"]: d for d in (_optional(folder / "claims.json") or {}).get("details", [])}
-    found = {name: _optional(folder / f"{name}.json") for name in variants}
+    table1 = optional(folder / "table1.json")
+    found = {name: optional(folder / f"{name}.json") for name in variants}
     names = [*BASELINES, *(str(b["name"]) for b in (table1 or {}).get("baselines", []))]
-    trivial = {name: _optional(folder / f"baseline_{name}.json") for name in dict.fromkeys(names)}
+    trivial = {name: optional(folder / f"baseline_{name}.json") for name in dict.fromkeys(names)}
     for row in (table1 or {}).get("baselines", []):
         trivial[row["name"]] = row | (trivial[row["name"]] or {})
     return Run(
@@ -107,21 +104,12 @@ def load(profile: str, figures: Path, root: Path = Path()) -> Run:
         params=params,
         paper=paper,
         variants=variants,
-        meta=_optional(artifacts / "prepare" / "meta.json"),
+        meta=optional(artifacts / "prepare" / "meta.json"),
         results={name: result for name, result in found.items() if result},
         baselines={name: result for name, result in trivial.items() if result},
         table1=table1,
-        claims=[{**claim, **judged.get(claim["id"], {})} for claim in paper["claims"]],
+        claims=claims,
     )
-
-
-def _listed(items: Sequence[str]) -> str:
-    items = list(items)
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def finding(run: Run) -> Html:
@@ -130,9 +118,9 @@ def finding(run: Run) -> Html:
     sentences = []
     if run.meta and run.n and run.seeds:
         sentences.append(
-            f"{_count(len(run.results), 'variant')} of the network were trained on "
+            f"{count(len(run.results), 'variant')} of the network were trained on "
             f"{run.meta['n_train']:,} images of {run.meta['dataset']} at {run.meta['size']} pixels "
-            f"with {_count(run.seeds, 'seed')} each, and judged on {run.n:,} test images "
+            f"with {count(run.seeds, 'seed')} each, and judged on {run.n:,} test images "
             f"(profile {run.profile})."
         )
     else:
@@ -140,7 +128,7 @@ def finding(run: Run) -> Html:
     counts = [
         f"{verdicts.count(verdict)} {verdict}" for verdict in page.VERDICTS if verdict in verdicts
     ]
-    sentences.append(f"Of {_count(len(verdicts), 'claim')}, {_listed(counts)}.")
+    sentences.append(f"Of {count(len(verdicts), 'claim')}, {listed(counts)}.")
     constant = {n: run.baselines[n]["l1"] for n in ("grey", "mean_ab") if n in run.baselines}
     if run.results and constant:
         best = min(run.results, key=lambda name: run.results[name]["l1"])
@@ -149,7 +137,7 @@ def finding(run: Run) -> Html:
         sentences.append(
             f"The lowest L1 has {best} with {run.results[best]['l1']:.2f}; one constant colour for "
             f"all images ({BASELINES[floor]}) has {constant[floor]:.2f}, which "
-            f"{beaten} of {_count(len(run.results), 'variant')} beat."
+            f"{beaten} of {count(len(run.results), 'variant')} beat."
         )
         closest = min(run.results, key=lambda name: run.results[name]["lperc"])
         sentences.append(
@@ -159,14 +147,10 @@ def finding(run: Run) -> Html:
     supported = [c["id"] for c, v in zip(run.claims, verdicts, strict=True) if v == "supported"]
     against = [c["id"] for c, v in zip(run.claims, verdicts, strict=True) if v == "contradicted"]
     if supported:
-        sentences.append(Html(f"Supported: {_links(supported)}."))
+        sentences.append(Html(f"Supported: {links(supported)}."))
     if against:
-        sentences.append(Html(f"Contradicted: {_links(against)}."))
+        sentences.append(Html(f"Contradicted: {links(against)}."))
     return Html(f"<p>{' '.join(map(page.text, sentences))}</p>\n{page.tally(verdicts)}")
-
-
-def _links(claims: Sequence[str]) -> str:
-    return _listed([f'<a href="#{claim}">{claim}</a>' for claim in claims])
 
 
 def _ours(result: Mapping, metric: str) -> Html | None:
@@ -240,7 +224,7 @@ def table1(run: Run) -> Html:
         + (f" ({apart})" if apart else "")
         + ": a verdict says whether a row lies on the paper's side of bn."
     )
-    scale = f"{run.n:,} test images, {_count(run.seeds, 'seed')}. " if run.n and run.seeds else ""
+    scale = f"{run.n:,} test images, {count(run.seeds, 'seed')}. " if run.n and run.seeds else ""
     return page.table(
         frame,
         caption=f"Table I. {scale}{judged} Below the lines: models that are not in the paper's "
@@ -334,7 +318,7 @@ def learning_curves(run: Run) -> Html:
     path = save_figure(drawn[0], run.figures / "learning_curves.png", drawn[1])
     return page.figure(
         path,
-        alt=f"Learning curves of {_listed(shown)}: adversarial term, loss of D, L1 on training "
+        alt=f"Learning curves of {listed(shown)}: adversarial term, loss of D, L1 on training "
         "and on validation images against the epoch",
         caption="Fig. 3. Thin: one seed; thick: mean of the seeds. Dotted: a discriminator that "
         "cannot tell real from predicted.",
@@ -352,7 +336,7 @@ def histograms(run: Run) -> Html:
     path = save_figure(drawn[0], run.figures / "histograms.png", everything)
     image = page.figure(
         path,
-        alt=f"Log histograms of a and b of the real test images and of {_listed(shown)}; the "
+        alt=f"Log histograms of a and b of the real test images and of {listed(shown)}; the "
         "distances are in the table below",
         caption="Fig. 4. Logarithm of the number of pixels per image and bin of one unit; an empty "
         "bin is drawn at the lowest value. The file holds all variants.",
@@ -390,7 +374,7 @@ def grid(run: Run) -> Html:
         return page.not_run("Fig. 5", "dvc repro stages/colourisation/dvc.yaml:prepare")
     path = save_figure(drawn[0], run.figures / "comparison.png", drawn[1])
     missing = [v for v in run.variants if f"L1 {v}" not in drawn[1]]
-    lacking = f" Not run: {_listed(missing)}." if missing else ""
+    lacking = f" Not run: {listed(missing)}." if missing else ""
     credit = f" Images: {run.meta['attribution']}" if run.meta else ""
     return page.figure(
         path,
@@ -513,16 +497,6 @@ def deviations(run: Run) -> Html:
     return page.deviations([*of_scale(run.meta), *of_parameters(settings), *ALWAYS])
 
 
-def _flat(tree: Mapping, prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", str(value)))
-    return rows
-
-
 def provenance(run: Run, root: Path = Path()) -> Html:
     """List what the page was made from, as far as it is the same on every machine."""
     rows: list[tuple[str, object]] = [("profile", run.profile)]
@@ -533,41 +507,14 @@ def provenance(run: Run, root: Path = Path()) -> Html:
             ("images", f"{run.meta['n_train']:,} train, {run.meta['n_val']:,} val, "
                        f"{run.meta['n_test']:,} test; {run.meta['grey_converted']:,} were grey"),
         ]  # fmt: skip
-        fingerprint = root / f"stages/data/fingerprints/{run.meta['dataset']}.json"
-        known = _optional(fingerprint)
-        if known:
-            rows += [
-                (f"fingerprint: {key}", str(value))
-                for key, value in known.items()
-                if isinstance(value, (str, int))
-            ]
-    pins = root / "requirements.txt"
-    if pins.exists():
-        wanted = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "matplotlib", "dvc")
-        listed = [line.split("==") for line in pins.read_text(encoding="utf-8").splitlines()]
-        found = {p[0].strip().lower(): p[1].split()[0] for p in listed if len(p) == 2}
-        rows.append(
-            (
-                "versions (requirements.txt)",
-                ", ".join(f"{p} {found[p]}" for p in wanted if p in found),
-            )
-        )
-    rows.append(
-        (
-            "seconds, device, commit of every stage",
-            Html(f"<code>reports/provenance/{run.profile}/{PAPER}/</code>"),
-        )
-    )
-    facts = page.table(
-        pd.DataFrame(rows, columns=["what", "value"], dtype=object), caption="What this page shows."
-    )
-    own = section(run.params, f"profiles.{run.profile}.{PAPER}")
-    defaults = {k: v for k, v in run.params[PAPER].items() if k != "variants"}
-    settings = [("all profiles", *row) for row in _flat(defaults)]
-    settings += [(run.profile, *row) for row in _flat(own)]
-    parameters = page.table(
-        pd.DataFrame(settings, columns=["profile", "key", "value"], dtype=object),
-        caption="Parameters (params.yaml); the profile's win over the general ones.",
-        row_heads=2,
+        rows += fingerprint(run.meta["dataset"], root, "fingerprint")
+    facts, parameters = made_of(
+        rows,
+        PAPER,
+        run.profile,
+        params=run.params,
+        packages=("torch", "torchvision", "numpy", "scipy", "scikit-image", "matplotlib", "dvc"),
+        without=("variants",),
+        root=root,
     )
     return Html(f"{facts}\n{parameters}")

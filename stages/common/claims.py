@@ -408,6 +408,39 @@ def attempt(id: str, test: Callable[[], Finding]) -> Finding:
 # ---------------------------------------------------------------- reports
 
 
+def judge_all(
+    tests: Mapping[str, Callable[[Any, "Claim"], Finding]],
+    evidence: Any,
+    paper: "Paper",
+    module: str,
+) -> list[Finding]:
+    """Judge every claim of a paper.yaml, in its order; one whose evidence is missing is not run.
+
+    Parameters
+    ----------
+    tests : claim -> its test, from the evidence and what paper.yaml says of it.
+    module : that has the tests.
+
+    Raises
+    ------
+    InputError
+        If paper.yaml has a claim that has no test.
+    """
+    for id in paper.claims:
+        if id not in tests:
+            raise InputError(
+                "paper.yaml",
+                f"claim {id} has no test",
+                expected=f"a function for it in {module.replace('.', '/')}.py",
+                found=f"tests of {len(tests)} other claims",
+                remedy=suggestion(id, list(tests)),
+            )
+    return [
+        attempt(id, lambda id=id, claim=claim: tests[id](evidence, claim))
+        for id, claim in paper.claims.items()
+    ]
+
+
 def in_numbers(part: Part | Finding, unit: str) -> str:
     """Write "+0.31 dB [+0.2, +0.4]", or a dash for what has no effect."""
     if part.effect is None:

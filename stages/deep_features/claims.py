@@ -31,16 +31,15 @@ from stages.common.claims import (
     above,
     at_least,
     at_most,
-    attempt,
     below,
     combine,
     decide,
     in_numbers,
     judge,
+    judge_all,
     with_seed_spread,
     within,
 )
-from stages.common.errors import InputError, suggestion
 from stages.deep_features.estimates import average
 from stages.deep_features.evaluations import LOSSES
 
@@ -686,16 +685,4 @@ def judge_claims(evidence: Evidence, paper: Paper) -> list[Finding]:
     InputError
         If paper.yaml has a claim that has no test here.
     """
-    for id in paper.claims:
-        if id not in CLAIMS:
-            raise InputError(
-                "paper.yaml",
-                f"claim {id} has no test",
-                expected="a function for it in stages/deep_features/claims.py",
-                found=f"tests of {len(CLAIMS)} other claims",
-                remedy=suggestion(id, list(CLAIMS)),
-            )
-    return [
-        attempt(id, lambda id=id, claim=claim: CLAIMS[id](evidence, claim))
-        for id, claim in paper.claims.items()
-    ]
+    return judge_all(CLAIMS, evidence, paper, __name__)

@@ -5,19 +5,27 @@ artifacts; what has no result yet is shown as "not run". The notebook only puts 
 order.
 """
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from stages.common import report as page
 from stages.common.figures import DPI, SCREEN_DPI, save_figure, save_table
-from stages.common.files import read_json
-from stages.common.params import load_params, section
+from stages.common.paper_report import (
+    count,
+    judged,
+    links,
+    listed,
+    made_of,
+    optional,
+    sentence,
+    sources,
+    verdict_of,
+)
+from stages.common.params import section
 from stages.common.report import Html
 from stages.deep_features import figures as draw
 from stages.deep_features.claims import GUESS
@@ -110,8 +118,7 @@ class Run:
 
     def verdict(self, claim: str) -> str:
         """Return the verdict on a claim; "not run" if it was not judged."""
-        found = (c.get("verdict") for c in self.claims if c["id"] == claim)
-        return str(next(found, None) or "not run")
+        return verdict_of(self.claims, claim)
 
     @property
     def seeds(self) -> int:
@@ -130,10 +137,6 @@ class Run:
         return bool(about.get("real", True))
 
 
-def _optional(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.exists() else None
-
-
 def load(profile: str, figures: Path, root: Path = Path()) -> Run:
     """Collect the paper's parameters, claims and results of ``profile`` below ``root``.
 
@@ -142,65 +145,29 @@ def load(profile: str, figures: Path, root: Path = Path()) -> Run:
     InputError
         If params.yaml has no such profile, or a file that exists cannot be read.
     """
-    params = load_params(root / "params.yaml")
-    section(params, f"profiles.{profile}.{PAPER}", root / "params.yaml")
-    artifacts = root / "artifacts" / profile / PAPER
-    folder = root / "reports" / "results" / profile / PAPER
-    source = (root / "stages" / PAPER / "paper.yaml").read_text(encoding="utf-8")
-    paper = YAML(typ="safe", pure=True).load(source)
-    judged = {d["id"]: d for d in (_optional(folder / "claims.json") or {}).get("details", [])}
-    table, attacks = _optional(folder / "table.json"), _optional(folder / "attacks.json")
+    params, artifacts, folder, paper, claims = sources(PAPER, profile, root)
+    table, attacks = optional(folder / "table.json"), optional(folder / "attacks.json")
     models = in_order(list((table or {}).get("models", MODELS)), MODELS)
-    nets = {model: _optional(artifacts / "train_reid" / model / "meta.json") for model in models}
+    nets = {model: optional(artifacts / "train_reid" / model / "meta.json") for model in models}
     return Run(
         profile=profile,
         figures=figures,
         artifacts=artifacts,
         params=params,
         paper=paper,
-        meta=_optional(artifacts / "prepare" / "meta.json"),
+        meta=optional(artifacts / "prepare" / "meta.json"),
         table=table,
-        iiid=_optional(folder / "iiid.json"),
+        iiid=optional(folder / "iiid.json"),
         attacks=attacks,
-        keyspace=_optional(folder / "keyspace.json"),
+        keyspace=optional(folder / "keyspace.json"),
         networks={model: net for model, net in nets.items() if net},
         cells={cell["name"]: cell for cell in (table or {}).get("cells", [])},
         attacked={cell["cell"]: cell for cell in (attacks or {}).get("cells", [])},
-        claims=[{**claim, **judged.get(claim["id"], {})} for claim in paper["claims"]],
+        claims=claims,
     )
 
 
 # ---------------------------------------------------------------- words
-
-
-def _listed(items: Sequence[str]) -> str:
-    items = list(items)
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def _link(claim: str) -> Html:
-    name = html.escape(claim)
-    return Html(f'<a href="#{name}">{name}</a>')
-
-
-def _links(claims: Sequence[str]) -> Html:
-    return Html(_listed([_link(claim) for claim in claims]))
-
-
-def _judged(run: Run, claim: str) -> Html:
-    """Write "(C1 supported)" with a link; nothing if the paper has no such claim."""
-    if all(c["id"] != claim for c in run.claims):
-        return Html("")
-    return Html(f" ({_link(claim)} {run.verdict(claim)})")
-
-
-def _sentence(*parts: str) -> Html:
-    """Join words and HTML into one piece of HTML."""
-    return Html("".join(page.text(part) for part in parts))
 
 
 def _prose(*sentences: str) -> Html:
@@ -277,13 +244,13 @@ def _cosines(run: Run) -> Html:
             f"{_value(_main(run, c), 3)}{f' ({_set(c)})' if len(own) > 1 else ''}" for c in own
         ]
         if values:
-            said.append(f"{_listed(values)} for {NAMES.get(model, model)}")
+            said.append(f"{listed(values)} for {NAMES.get(model, model)}")
     if not said:
         return Html("ShuffleBits was not attacked yet.")
     sentences = [
         "From one encrypted request, a single feature vector under a key of its own, an attack "
         "that sees nothing but the ciphertext and features of its own recovers the black box's "
-        f"real features with a median cosine of {_listed(said)}; 1 is perfect."
+        f"real features with a median cosine of {listed(said)}; 1 is perfect."
     ]
     guess, centred = _medians(run, "cos", GUESS), _medians(run, "centred", MAIN)
     if guess:
@@ -292,12 +259,12 @@ def _cosines(run: Run) -> Html:
             f"already has {_span(guess, 3)}."
         )
     if not centred:
-        return _sentence(" ".join(sentences))
+        return sentence(" ".join(sentences))
     sentences.append(
         "With that mean subtracted from the recovered and the true features, the median cosine is "
         f"{_span(centred, 3)}, that of the guess 0"
     )
-    return _sentence(" ".join(sentences), _judged(run, "C15"), ".")
+    return sentence(" ".join(sentences), judged(run.claims, "C15"), ".")
 
 
 def _returns(run: Run) -> list[Html]:
@@ -331,7 +298,7 @@ def _returns(run: Run) -> list[Html]:
         lead = f"{words[word]} {where}: mean balanced accuracy " if len(known) > 1 else (
             f"{words[word]}: mean balanced accuracy "
         )  # fmt: skip
-        said.append(Html(page.text(f"{lead}{_listed(numbers)}.")))
+        said.append(Html(page.text(f"{lead}{listed(numbers)}.")))
     same = [of["same"] for of in known.values()]
     low, high = (draw.fixed(100 * f(same), 1) for f in (min, max))
     share = f"{low} %" if low == high else f"{low} to {high} %"
@@ -348,10 +315,10 @@ def _elsewhere(run: Run) -> list[Html]:
         values = _span([cell["settings"][PLAIN]["mean"]["value"] for cell in run.cells.values()
                        if PLAIN in cell["settings"]], 3)  # fmt: skip
         said.append(
-            _sentence(
+            sentence(
                 f"Attributes (Fig. 3): mean balanced accuracy {values}; of {len(tasks)} bars "
                 f"{above} lie above guessing with their whole interval",
-                _judged(run, "C1"),
+                judged(run.claims, "C1"),
                 ".",
             )
         )
@@ -363,9 +330,9 @@ def _elsewhere(run: Run) -> list[Html]:
         numbers = [f"{words} {_value(made[name].get('distance'), 3)}"
                    for name, words in names.items() if name in made]  # fmt: skip
         said.append(
-            _sentence(
+            sentence(
                 f"Images (Fig. 4), {_places(cell)}, mean cosine distance: {', '.join(numbers)}",
-                _judged(run, "C4"),
+                judged(run.claims, "C4"),
                 ".",
             )
         )
@@ -375,11 +342,11 @@ def _elsewhere(run: Run) -> list[Html]:
         excess = [_span([100 * (r["mean"]["value"] - r["chance"]) for r in rows], 1)
                   for rows in (wrong, ones)]  # fmt: skip
         said.append(
-            _sentence(
+            sentence(
                 f"Under wrong keys heads are {excess[0]} points from guessing",
-                _judged(run, "C12"),
+                judged(run.claims, "C12"),
                 f"; without any key, numbers of ones alone give {excess[1]} points",
-                _judged(run, "C13"),
+                judged(run.claims, "C13"),
                 ".",
             )
         )
@@ -390,10 +357,10 @@ def _elsewhere(run: Run) -> list[Html]:
             controls.append(f"{_span(found, 3)} under {words}")
     if controls:
         said.append(
-            _sentence(
+            sentence(
                 "On ciphertexts that tell nothing the same attack has a median centred cosine, "
-                f"less the adversary's mean, of {_listed(controls)}",
-                _judged(run, "C17"),
+                f"less the adversary's mean, of {listed(controls)}",
+                judged(run.claims, "C17"),
                 ".",
             )
         )
@@ -410,10 +377,10 @@ def _scale(run: Run) -> list[str]:
         if (of := (run.table or {}).get("sets", {}).get(name))
     ]
     dims = sorted({int(net["dims"]) for net in run.networks.values() if "dims" in net})
-    size = f" of {_listed([str(d) for d in dims])} dimensions" if dims else ""
+    size = f" of {listed([str(d) for d in dims])} dimensions" if dims else ""
     said = [
-        f"Judged on features{size} of {_listed(sets)}, {run.meta['height']} × {run.meta['width']} "
-        f"pixels, with {_count(run.seeds, 'seed')} (profile {run.profile})."
+        f"Judged on features{size} of {listed(sets)}, {run.meta['height']} × {run.meta['width']} "
+        f"pixels, with {count(run.seeds, 'seed')} (profile {run.profile})."
     ]
     if not any(run.real(name) for name in run.meta["locals"]):
         said.append("The persons are drawn figures, none is real.")
@@ -423,7 +390,7 @@ def _scale(run: Run) -> list[str]:
         )
     lost = (run.table or {}).get("missing", [])
     if lost:
-        said.append(f"Not run: {_listed(lost)}.")
+        said.append(f"Not run: {listed(lost)}.")
     return said
 
 
@@ -435,11 +402,11 @@ def finding(run: Run) -> Html:
     counts = [
         f"{verdicts.count(verdict)} {verdict}" for verdict in page.VERDICTS if verdict in verdicts
     ]
-    rest.append(f"Of {_count(len(verdicts), 'claim')}, {_listed(counts)}.")
+    rest.append(f"Of {count(len(verdicts), 'claim')}, {listed(counts)}.")
     for verdict in ("supported", "contradicted"):
         found = [str(c["id"]) for c, v in zip(run.claims, verdicts, strict=True) if v == verdict]
         if found:
-            rest.append(Html(f"{verdict.capitalize()}: {_links(found)}."))
+            rest.append(Html(f"{verdict.capitalize()}: {links(found)}."))
     paragraphs = [" ".join(part) for part in (answer, details, map(page.text, rest))]
     body = "\n".join(f"<p>{words}</p>" for words in paragraphs if words)
     return Html(f"{body}\n{page.tally(verdicts)}")
@@ -463,7 +430,7 @@ def fig3(run: Run) -> Html:
     size = f"{run.meta['height']} × {run.meta['width']} pixels" if run.meta else ""
     return page.figure(
         path,
-        alt=f"Balanced accuracy of {table.attribute.nunique()} attributes, mean {_listed(means)}; "
+        alt=f"Balanced accuracy of {table.attribute.nunique()} attributes, mean {listed(means)}; "
         f"from {draw.fixed(least.ba, 2)} ({least.attribute}, guessing "
         f"{draw.fixed(least.chance, 2)}) to {draw.fixed(best.ba, 2)} ({best.attribute}, guessing "
         f"{draw.fixed(best.chance, 2)})",
@@ -610,7 +577,7 @@ def fig4(run: Run) -> Html:
                     run.artifacts, cell, wanted=wanted
                 ),
                 alt=f"Test images of {image_set} and their reconstructions from {_model(cell)}'s "
-                f"features by three losses; mean cosine distance {_listed(means)}",
+                f"features by three losses; mean cosine distance {listed(means)}",
                 caption=f"Fig. 4, {_places(cell)}, {height} × {width} pixels. Below an image: the "
                 "cosine distance d of its features to the original's. Mean over all test images: "
                 f"{', '.join(means)}; other is the image of another person, mean the mean "
@@ -644,7 +611,7 @@ def reconstructions(run: Run) -> Html:
     if not rows:
         return page.not_run("The reconstructions", f"{COMMAND}evaluate")
     original = [cell["original"] for cell in run.cells.values() if cell["original"]]
-    fine = _listed([draw.fixed(of["hf"], 4) for of in original])
+    fine = listed([draw.fixed(of["hf"], 4) for of in original])
     columns = ["", "made by", "updates of G", *HEADS.values()]
     return page.table(
         pd.DataFrame(rows, columns=columns, dtype=object),
@@ -832,11 +799,11 @@ def attack_curves(run: Run) -> Html:
     known = table.query("curve == 'known floats'")
     least = known.assign(K=known.x.astype(int)).groupby("K").centred.min()
     floats = [f"{draw.fixed(float(v), 2)} for {k}" for k, v in least.items()]
-    most = f"; of known floats the least median is {_listed(floats)}" if floats else ""
+    most = f"; of known floats the least median is {listed(floats)}" if floats else ""
     return page.figure(
         path,
         alt="Median centred cosine of recovered and true features from one vector: "
-        f"{_listed(words) if words else 'not attacked'}"
+        f"{listed(words) if words else 'not attacked'}"
         f"{most}; the other curves are in the CSV",
         caption="Ciphertext-only attack: median cosine of recovered and true features, both less "
         "the mean of the adversary's own, over requests, each under a key of its own, against the "
@@ -852,9 +819,9 @@ def _attack_name(name: str) -> str:
     if blind:
         n = int(blind["scope"].removeprefix("img"))
         ref = draw.REFERENCES.get(blind["ref"], blind["ref"])
-        return f"{_count(n, 'vector')}, reference: {ref}"
+        return f"{count(n, 'vector')}, reference: {ref}"
     if known:
-        return f"{_count(int(known['floats']), 'known float')}"
+        return f"{count(int(known['floats']), 'known float')}"
     return ATTACKS.get(name, name)
 
 
@@ -1011,7 +978,7 @@ def synthetic(run: Run) -> Html:
         caption="The attack on one vector of synthetic features of D dimensions, whose reference "
         "is of a shifted domain: median centred cosine, less the reference's mean, and in brackets "
         "the least and the most of "
-        f"{_count(rows_of[0]['n'], 'request')}.",
+        f"{count(rows_of[0]['n'], 'request')}.",
         row_heads=2,
         csv=_saved(run, rows_of, "synthetic"),
     )
@@ -1056,7 +1023,7 @@ def ethics(run: Run) -> Html:
     data = "All persons on this page are drawn by a program; no image of a real one was used."
     if real:
         data = (
-            f"{_listed(real)} {'shows' if len(real) == 1 else 'show'} real people; images of them "
+            f"{listed(real)} {'shows' if len(real) == 1 else 'show'} real people; images of them "
             "are printed only if the parameters say so, and features, keys and reconstructions of "
             "them are never stored with the results."
         )
@@ -1100,16 +1067,6 @@ def deviations(run: Run) -> Html:
     return page.deviations([*of_data, *of_parameters(_settings(run)), *ALWAYS])
 
 
-def _flat(tree: Mapping, prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", str(value)))
-    return rows
-
-
 def provenance(run: Run, root: Path = Path()) -> Html:
     """List what the page was made from, as far as it is the same on every machine."""
     rows: list[tuple[str, object]] = [("profile", run.profile)]
@@ -1135,29 +1092,13 @@ def provenance(run: Run, root: Path = Path()) -> Html:
         said = f"{int(checks['words']):,} random words under {int(checks['keys']):,} random keys"
         rows.append(("self-check of ShuffleBits", said))
     rows.append(("throughput of the ciphers", Html("<code>reports/bench/shufflebits.json</code>")))
-    pins = root / "requirements.txt"
-    if pins.exists():
-        wanted = ("torch", "numpy", "scipy", "scikit-learn", "cryptography", "matplotlib", "dvc")
-        listed = [line.split("==") for line in pins.read_text(encoding="utf-8").splitlines()]
-        found = {p[0].strip().lower(): p[1].split()[0] for p in listed if len(p) == 2}
-        versions = ", ".join(f"{p} {found[p]}" for p in wanted if p in found)
-        rows.append(("versions (requirements.txt)", versions))
-    rows.append(
-        (
-            "seconds, device, commit of every stage",
-            Html(f"<code>reports/provenance/{run.profile}/{PAPER}/</code>"),
-        )
+    facts, parameters = made_of(
+        rows,
+        PAPER,
+        run.profile,
+        params=run.params,
+        packages=("torch", "numpy", "scipy", "scikit-learn", "cryptography", "matplotlib", "dvc"),
+        over="a black box's (variants)",
+        root=root,
     )
-    facts = page.table(
-        pd.DataFrame(rows, columns=["what", "value"], dtype=object), caption="What this page shows."
-    )
-    own = section(run.params, f"profiles.{run.profile}.{PAPER}")
-    settings = [("all profiles", *row) for row in _flat(run.params.get(PAPER) or {})]
-    settings += [(run.profile, *row) for row in _flat(own)]
-    values = page.table(
-        pd.DataFrame(settings, columns=["profile", "key", "value"], dtype=object),
-        caption="Parameters (params.yaml); the profile's win over the general ones, a black box's "
-        "(variants) over both.",
-        row_heads=2,
-    )
-    return Html(f"{facts}\n<details><summary>All parameters</summary>\n{values}\n</details>")
+    return Html(f"{facts}\n<details><summary>All parameters</summary>\n{parameters}\n</details>")

@@ -25,16 +25,15 @@ from stages.common.claims import (
     above,
     at_least,
     at_most,
-    attempt,
     below,
     combine,
     exactly,
     holds,
     judge,
+    judge_all,
     within,
     witness,
 )
-from stages.common.errors import InputError, suggestion
 
 CONVENTIONAL = ("pe_same", "pe_diff", "tanaka")  # the schemes that the paper compares its own with
 PIXEL_BASED = ("pe_same", "pe_diff")
@@ -526,19 +525,7 @@ def judge_claims(evidence: Evidence, paper: Paper) -> list[Finding]:
     InputError
         If paper.yaml has a claim that has no test here.
     """
-    for id in paper.claims:
-        if id not in CLAIMS:
-            raise InputError(
-                "paper.yaml",
-                f"claim {id} has no test",
-                expected="a function for it in stages/gan_transform/claims.py",
-                found=f"tests of {len(CLAIMS)} other claims",
-                remedy=suggestion(id, list(CLAIMS)),
-            )
-    return [
-        attempt(id, lambda id=id, claim=claim: CLAIMS[id](evidence, claim))
-        for id, claim in paper.claims.items()
-    ]
+    return judge_all(CLAIMS, evidence, paper, __name__)
 
 
 def printed(paper: Paper) -> Evidence:

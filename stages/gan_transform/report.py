@@ -5,19 +5,30 @@ artifacts; what has no result yet is shown as "not run". The notebook only puts 
 order.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from stages.common import report as page
 from stages.common.figures import DPI, SCREEN_DPI, save_figure, save_table
 from stages.common.files import read_json, read_npz
-from stages.common.params import load_params, section
+from stages.common.paper_report import (
+    count,
+    fingerprint,
+    flat,
+    judged,
+    links,
+    listed,
+    made_of,
+    optional,
+    sentence,
+    sources,
+    verdict_of,
+)
+from stages.common.params import section
 from stages.common.report import Html
 from stages.gan_transform import figures as draw
 from stages.gan_transform.claims import attack_of
@@ -122,12 +133,7 @@ class Run:
 
     def verdict(self, claim: str) -> str:
         """Return the verdict on a claim; "not run" if it was not judged."""
-        found = (c.get("verdict") for c in self.claims if c["id"] == claim)
-        return str(next(found, None) or "not run")
-
-
-def _optional(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.exists() else None
+        return verdict_of(self.claims, claim)
 
 
 def load(profile: str, figures: Path, root: Path = Path()) -> Run:
@@ -138,69 +144,33 @@ def load(profile: str, figures: Path, root: Path = Path()) -> Run:
     InputError
         If params.yaml has no such profile, or a file that exists cannot be read.
     """
-    params = load_params(root / "params.yaml")
-    section(params, f"profiles.{profile}.{PAPER}", root / "params.yaml")
-    artifacts = root / "artifacts" / profile / PAPER
-    folder = root / "reports" / "results" / profile / PAPER
-    source = (root / "stages" / PAPER / "paper.yaml").read_text(encoding="utf-8")
-    paper = YAML(typ="safe", pure=True).load(source)
-    judged = {d["id"]: d for d in (_optional(folder / "claims.json") or {}).get("details", [])}
-    found = {s: _optional(folder / f"{s}.json") for s in (*SCHEMES, *EXTRAS)}
-    matrix = _optional(folder / "matrix.json") or {"rows": [], "floors": []}
-    encrypted = {s: _optional(artifacts / "encrypt" / s / "meta.json") for s in SCHEMES}
+    params, artifacts, folder, paper, claims = sources(PAPER, profile, root)
+    found = {s: optional(folder / f"{s}.json") for s in (*SCHEMES, *EXTRAS)}
+    matrix = optional(folder / "matrix.json") or {"rows": [], "floors": []}
+    encrypted = {s: optional(artifacts / "encrypt" / s / "meta.json") for s in SCHEMES}
     return Run(
         profile=profile,
         figures=figures,
         artifacts=artifacts,
         params=params,
         paper=paper,
-        meta=_optional(artifacts / "prepare" / "meta.json"),
+        meta=optional(artifacts / "prepare" / "meta.json"),
         results={name: result for name, result in found.items() if result},
-        table1=_optional(folder / "table1.json"),
+        table1=optional(folder / "table1.json"),
         matrix={(r["scheme"], r["attack"]): r for r in matrix["rows"] if r["scheme"] in found},
         floors={r["name"]: r for r in matrix["floors"] if r["where"] == "attack"},
-        protection=_optional(folder / "protection.json"),
+        protection=optional(folder / "protection.json"),
         variants={s: m["variant"] for s, m in encrypted.items() if m and m.get("variant")},
-        claims=[{**claim, **judged.get(claim["id"], {})} for claim in paper["claims"]],
+        claims=claims,
     )
 
 
 # ---------------------------------------------------------------- words
 
 
-def _listed(items: Sequence[str]) -> str:
-    items = list(items)
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
 def _fixed(value: float | int | None, kind: str) -> str:
     """Write an SSIM with 3 decimals, an accuracy with 1, with a true minus."""
     return page.NOTHING if value is None else draw.fixed(value, PLACES[kind])
-
-
-def _link(claim: str) -> Html:
-    name = html.escape(claim)
-    return Html(f'<a href="#{name}">{name}</a>')
-
-
-def _links(claims: Sequence[str]) -> Html:
-    return Html(_listed([_link(claim) for claim in claims]))
-
-
-def _judged(run: Run, claim: str) -> Html:
-    """Write "(C1 supported)" with a link; nothing if the paper has no such claim."""
-    if all(c["id"] != claim for c in run.claims):
-        return Html("")
-    return Html(f" ({_link(claim)} {run.verdict(claim)})")
-
-
-def _sentence(*parts: str) -> Html:
-    """Join words and HTML into one piece of HTML."""
-    return Html("".join(page.text(part) for part in parts))
 
 
 def _ga(scheme: str) -> str:
@@ -239,7 +209,7 @@ def _worst_cases(run: Run, kind: str) -> str:
     own = run.results[PROPOSED][f"{kind}_ssim"]
     lower = sum(own < run.results[s][f"{kind}_ssim"] for s in rest)
     place = "all" if lower == len(rest) else f"{lower or 'none'} of the"
-    others = _listed([f"{s} {w}" for s, w in rest.items()])
+    others = listed([f"{s} {w}" for s, w in rest.items()])
     return f"{worst[PROPOSED]}, lower than that of {place} {len(rest)} others: {others}"
 
 
@@ -261,12 +231,12 @@ def _robustness(run: Run) -> list[Html]:
         else ""
     )
     said = [
-        _sentence(answer, _judged(run, WORST_CASE), "."),
-        _sentence(f"Its worst case is an SSIM of {anyone}{blank}."),
+        sentence(answer, judged(run.claims, WORST_CASE), "."),
+        sentence(f"Its worst case is an SSIM of {anyone}{blank}."),
     ]
     if unpaired:
         without = "Without pairs of images and ciphers, as in the paper, its worst case is "
-        said.append(_sentence(f"{without}{unpaired}."))
+        said.append(sentence(f"{without}{unpaired}."))
     return said
 
 
@@ -331,9 +301,9 @@ def _usefulness(run: Run) -> list[Html]:
             best.append(f"{first} on {_set(run, data)} ({_fixed(value, 'acc')} %{how})")
     if not parts:
         return []
-    sentences = [_sentence(f"A classifier of its images is right {_listed(parts)}.")]
+    sentences = [sentence(f"A classifier of its images is right {listed(parts)}.")]
     if best:
-        sentences.append(_sentence(f"Of the other schemes, most is kept by {_listed(best)}."))
+        sentences.append(sentence(f"Of the other schemes, most is kept by {listed(best)}."))
     return sentences
 
 
@@ -350,7 +320,7 @@ def _inversion(run: Run) -> list[Html]:
     ]
     if not parts:
         return []
-    return [_sentence("To invert it, ", "; ".join(parts), _judged(run, INVERSION), ".")]
+    return [sentence("To invert it, ", "; ".join(parts), judged(run.claims, INVERSION), ".")]
 
 
 def _without_training(run: Run) -> list[Html]:
@@ -370,7 +340,9 @@ def _without_training(run: Run) -> list[Html]:
     if not parts:
         return []
     return [
-        _sentence(f"Without training or pairs, {_listed(parts)}", _judged(run, TRAINING_FREE), ".")
+        sentence(
+            f"Without training or pairs, {listed(parts)}", judged(run.claims, TRAINING_FREE), "."
+        )
     ]
 
 
@@ -387,18 +359,18 @@ def finding(run: Run) -> Html:
             f"Attacks were judged on {max(sizes):,} images of {meta['attack_dataset']} at "
             f"{meta['attack_size']} pixels, classifiers on {meta['n_test']:,} of {meta['dataset']} "
             f"and {meta['n_transfer_test']:,} of {meta['transfer_dataset']} at {meta['size']}, "
-            f"with {_count(max(seeds), 'seed')} (profile {run.profile})."
+            f"with {count(max(seeds), 'seed')} (profile {run.profile})."
         )
     else:
         rest.append(f"Profile {run.profile} has no results yet.")
     counts = [
         f"{verdicts.count(verdict)} {verdict}" for verdict in page.VERDICTS if verdict in verdicts
     ]
-    rest.append(f"Of {_count(len(verdicts), 'claim')}, {_listed(counts)}.")
+    rest.append(f"Of {count(len(verdicts), 'claim')}, {listed(counts)}.")
     for verdict in ("supported", "contradicted"):
         found = [str(c["id"]) for c, v in zip(run.claims, verdicts, strict=True) if v == verdict]
         if found:
-            rest.append(Html(f"{verdict.capitalize()}: {_links(found)}."))
+            rest.append(Html(f"{verdict.capitalize()}: {links(found)}."))
     return Html(
         f"<p>{' '.join(answer)}</p>\n<p>{' '.join(map(page.text, rest))}</p>\n"
         f"{page.tally(verdicts)}"
@@ -553,7 +525,7 @@ def _scale(run: Run) -> str:
     if not seeds:
         return ""
     return (
-        f"{_listed([f'{v:,}' for v in n.values()])} test images a column, {_count(seeds, 'seed')}. "
+        f"{listed([f'{v:,}' for v in n.values()])} test images a column, {count(seeds, 'seed')}. "
     )
 
 
@@ -652,7 +624,7 @@ def schemes_table(run: Run) -> Html:
     """List the schemes, their keys, and how the classifier's images were augmented."""
     rows = []
     for scheme in (*SCHEMES, *EXTRAS):
-        meta = _optional(run.artifacts / "encrypt" / scheme / "meta.json")
+        meta = optional(run.artifacts / "encrypt" / scheme / "meta.json")
         if meta is None and scheme in EXTRAS:
             continue
         stored = any((run.artifacts / "encrypt" / scheme).glob("key-s*.npz"))
@@ -685,10 +657,10 @@ def ciphers(run: Run) -> Html:
     path = save_figure(drawn[0], run.figures / "ciphers.png", drawn[1])
     shown = list(dict.fromkeys(drawn[1].scheme))
     missing = [s for s in SCHEMES if s not in shown]
-    lacking = f" Not run: {_listed(missing)}." if missing else ""
+    lacking = f" Not run: {listed(missing)}." if missing else ""
     return page.figure(
         path,
-        alt=f"The first test image of some classes and its ciphers by {_listed(shown)}; the SSIM "
+        alt=f"The first test image of some classes and its ciphers by {listed(shown)}; the SSIM "
         "of every tile is in the CSV",
         caption="Fig. 1. The first image of the first classes, by this rule, and its cipher by "
         f"every scheme with its first key or seed; beneath, the SSIM of the two.{lacking}"
@@ -751,7 +723,7 @@ def reconstructions(run: Run) -> Html:
         return shown[0]
     more = "\n".join(shown[1:])
     return Html(
-        f"{shown[0]}\n<details><summary>{_count(len(shown) - 1, 'more image')}</summary>\n"
+        f"{shown[0]}\n<details><summary>{count(len(shown) - 1, 'more image')}</summary>\n"
         f"{more}\n</details>"
     )
 
@@ -827,7 +799,7 @@ def protection(run: Run) -> Html:
         rows.append([f"their h_p, {name}", *values, _measured(part, "ssim_g_ba_test", "ssim")])
     columns = ["images", "right by h_θ (%)", "SSIM", "SSIM after G_BA"]
     frame = pd.DataFrame(rows, columns=columns, dtype=object)
-    csv = save_table(pd.DataFrame(_flat(found), columns=["key", "value"]),
+    csv = save_table(pd.DataFrame(flat(found), columns=["key", "value"]),
                      run.figures / "protection.csv")  # fmt: skip
     return page.table(
         frame,
@@ -848,8 +820,8 @@ def learning_curves(run: Run) -> Html:
     capped = table[(table.quantity == "capped") & (table.value > 0)]
     names = sorted(set(capped.variant))
     said = (
-        f"The guard capped the perceptual terms of {_listed(names)}, first at "
-        f"{_count(int(capped.pairs.min()), 'pair')}."
+        f"The guard capped the perceptual terms of {listed(names)}, first at "
+        f"{count(int(capped.pairs.min()), 'pair')}."
         if names
         else "The guard never had to cap the perceptual terms."
     )
@@ -922,7 +894,7 @@ def training_free(run: Run) -> Html:
     csv = save_table(pd.DataFrame(plain), run.figures / "training_free.csv")
     return page.table(
         pd.DataFrame(rows, columns=columns, dtype=object),
-        caption=f"Attacks that train nothing, over {_count(keys, 'key')}, on the schemes that they "
+        caption=f"Attacks that train nothing, over {count(keys, 'key')}, on the schemes that they "
         "are made for. GA: our GAN attack with the paper's generator. By guessing one finds half "
         "of a mask's bits, and of a permutation's places about none.",
         csv=f"{run.figures.name}/{csv.name}",
@@ -933,7 +905,7 @@ def kerckhoffs(run: Run) -> Html:
     """Say where the secret of a scheme without a key lies, with what was measured."""
     parts = [
         "h_p has no key",
-        _judged(run, "C13"),
+        judged(run.claims, "C13"),
         ", so its weights are the secret, and all users share it. Whoever holds a client can make "
         "as many pairs of plain and protected images as wanted: an inversion network (itn) is the "
         "natural attack, not one without pairs.",
@@ -952,7 +924,7 @@ def kerckhoffs(run: Run) -> Html:
             " Whoever trained h_p also holds G_BA, which recovers "
             f"{_fixed(insider['ssim'], 'ssim')}."
         )
-    return Html(f'<p class="prose">{_sentence(*parts)}</p>')
+    return Html(f'<p class="prose">{sentence(*parts)}</p>')
 
 
 # ---------------------------------------------------------------- claims and controls
@@ -1060,16 +1032,6 @@ def _settings(run: Run) -> dict[str, Mapping[str, Any]]:
     return {name: shared | (general.get(name) or {}) | (own[name] or {}) for name in stages}
 
 
-def _flat(tree: Mapping, prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", str(value)))
-    return rows
-
-
 def provenance(run: Run, root: Path = Path()) -> Html:
     """List what the page was made from, as far as it is the same on every machine."""
     rows: list[tuple[str, object]] = [("profile", run.profile)]
@@ -1089,34 +1051,13 @@ def provenance(run: Run, root: Path = Path()) -> Html:
         attribution = meta.get("attribution") or {}
         rows += [(f"attribution: {name}", str(said)) for name, said in attribution.items()]
         for name in names:
-            known = _optional(root / f"stages/data/fingerprints/{name}.json") or {}
-            rows += [
-                (f"fingerprint of {name}: {key}", str(value))
-                for key, value in known.items()
-                if isinstance(value, (str, int))
-            ]
-    pins = root / "requirements.txt"
-    if pins.exists():
-        wanted = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "matplotlib", "dvc")
-        listed = [line.split("==") for line in pins.read_text(encoding="utf-8").splitlines()]
-        found = {p[0].strip().lower(): p[1].split()[0] for p in listed if len(p) == 2}
-        versions = ", ".join(f"{p} {found[p]}" for p in wanted if p in found)
-        rows.append(("versions (requirements.txt)", versions))
-    rows.append(
-        (
-            "seconds, device, commit of every stage",
-            Html(f"<code>reports/provenance/{run.profile}/{PAPER}/</code>"),
-        )
-    )
-    facts = page.table(
-        pd.DataFrame(rows, columns=["what", "value"], dtype=object), caption="What this page shows."
-    )
-    own = section(run.params, f"profiles.{run.profile}.{PAPER}")
-    settings = [("all profiles", *row) for row in _flat(run.params.get(PAPER) or {})]
-    settings += [(run.profile, *row) for row in _flat(own)]
-    parameters = page.table(
-        pd.DataFrame(settings, columns=["profile", "key", "value"], dtype=object),
-        caption="Parameters (params.yaml); the profile's win over the general ones.",
-        row_heads=2,
+            rows += fingerprint(name, root)
+    facts, parameters = made_of(
+        rows,
+        PAPER,
+        run.profile,
+        params=run.params,
+        packages=("torch", "torchvision", "numpy", "scipy", "scikit-image", "matplotlib", "dvc"),
+        root=root,
     )
     return Html(f"{facts}\n{parameters}")

@@ -27,16 +27,15 @@ from stages.common.claims import (
     above,
     at_least,
     at_most,
-    attempt,
     below,
     combine,
     decide,
     in_numbers,
     judge,
+    judge_all,
     with_seed_spread,
     within,
 )
-from stages.common.errors import InputError, suggestion
 from stages.sift_inversion.evaluations import FULL, Run
 
 OURS, BASELINE = "R42_G", "B5"
@@ -680,16 +679,7 @@ def judge_claims(evidence: Evidence, paper: Paper) -> list[Finding]:
     InputError
         If paper.yaml has a claim that has no test here.
     """
-    for id in paper.claims:
-        if id not in CLAIMS:
-            raise InputError(
-                "paper.yaml",
-                f"claim {id} has no test",
-                expected="a function for it in stages/sift_inversion/claims.py",
-                found=f"tests of {len(CLAIMS)} other claims",
-                remedy=suggestion(id, list(CLAIMS)),
-            )
-    return [
-        attempt(id, lambda id=id, claim=claim: gated(evidence, CLAIMS[id](evidence, claim)))
-        for id, claim in paper.claims.items()
-    ]
+    tests = {
+        id: lambda e, claim, test=test: gated(e, test(e, claim)) for id, test in CLAIMS.items()
+    }
+    return judge_all(tests, evidence, paper, __name__)

@@ -5,7 +5,6 @@ artifacts; what has no result yet is shown as "not run". The notebook only puts 
 order.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,13 +13,23 @@ from typing import Any
 
 import pandas as pd
 import torch
-from ruamel.yaml import YAML
 from torch import nn
 
 from stages.common import report as page
 from stages.common.figures import DPI, SCREEN_DPI, save_figure, save_table
-from stages.common.files import read_json
-from stages.common.params import load_params, section
+from stages.common.paper_report import (
+    count,
+    fingerprint,
+    judged,
+    links,
+    listed,
+    made_of,
+    optional,
+    sentence,
+    sources,
+    verdict_of,
+)
+from stages.common.params import section
 from stages.common.report import Html
 from stages.sift_inversion import figures as draw
 from stages.sift_inversion.deviations import ALWAYS, of_parameters, of_scale
@@ -151,8 +160,7 @@ class Run:
 
     def verdict(self, claim: str) -> str:
         """Return the verdict on a claim; "not run" if it was not judged."""
-        found = (c.get("verdict") for c in self.claims if c["id"] == claim)
-        return str(next(found, None) or "not run")
+        return verdict_of(self.claims, claim)
 
     def cell(self, name: str, metric: str) -> Mapping[str, Any] | None:
         """Return value and interval of a run's metric."""
@@ -169,10 +177,6 @@ class Run:
         return [name for name in in_order(list(planned), RUNS) if name not in self.rows]
 
 
-def _optional(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.exists() else None
-
-
 def load(profile: str, figures: Path, root: Path = Path()) -> Run:
     """Collect the paper's parameters, claims and results of ``profile`` below ``root``.
 
@@ -181,14 +185,8 @@ def load(profile: str, figures: Path, root: Path = Path()) -> Run:
     InputError
         If params.yaml has no such profile, or a file that exists cannot be read.
     """
-    params = load_params(root / "params.yaml")
-    section(params, f"profiles.{profile}.{PAPER}", root / "params.yaml")
-    artifacts = root / "artifacts" / profile / PAPER
-    folder = root / "reports" / "results" / profile / PAPER
-    source = (root / "stages" / PAPER / "paper.yaml").read_text(encoding="utf-8")
-    paper = YAML(typ="safe", pure=True).load(source)
-    judged = {d["id"]: d for d in (_optional(folder / "claims.json") or {}).get("details", [])}
-    scored = _optional(folder / "table.json")
+    params, artifacts, folder, paper, claims = sources(PAPER, profile, root)
+    scored = optional(folder / "table.json")
     rows = (scored or {}).get("rows", [])
     return Run(
         profile=profile,
@@ -196,27 +194,18 @@ def load(profile: str, figures: Path, root: Path = Path()) -> Run:
         artifacts=artifacts,
         params=params,
         paper=paper,
-        meta=_optional(artifacts / "prepare" / "meta.json"),
+        meta=optional(artifacts / "prepare" / "meta.json"),
         table=scored,
         rows={row["name"]: row for row in rows if row["kind"] == "run"},
         floors={(row["set"], row["name"]): row for row in rows if row["kind"] == "floor"},
-        partial=_optional(folder / "partial.json"),
-        ablation=_optional(folder / "ablation.json"),
-        keypoints=_optional(folder / "keypoints.json"),
-        claims=[{**claim, **judged.get(claim["id"], {})} for claim in paper["claims"]],
+        partial=optional(folder / "partial.json"),
+        ablation=optional(folder / "ablation.json"),
+        keypoints=optional(folder / "keypoints.json"),
+        claims=claims,
     )
 
 
 # ---------------------------------------------------------------- words
-
-
-def _listed(items: Sequence[str]) -> str:
-    items = list(items)
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _fixed(value: float | int | None, metric: str) -> str:
@@ -251,27 +240,6 @@ def _head(run: Run, metric: str) -> str:
     return f"{name}{unit}{arrow}"
 
 
-def _link(claim: str) -> Html:
-    name = html.escape(claim)
-    return Html(f'<a href="#{name}">{name}</a>')
-
-
-def _links(claims: Sequence[str]) -> Html:
-    return Html(_listed([_link(claim) for claim in claims]))
-
-
-def _judged(run: Run, claim: str) -> Html:
-    """Write "(C1 supported)" with a link; nothing if the paper has no such claim."""
-    if all(c["id"] != claim for c in run.claims):
-        return Html("")
-    return Html(f" ({_link(claim)} {run.verdict(claim)})")
-
-
-def _sentence(*parts: str) -> Html:
-    """Join words and HTML into one piece of HTML."""
-    return Html("".join(page.text(part) for part in parts))
-
-
 def _side(own: Mapping[str, Any], lo: float, hi: float) -> str:
     """Say on which side of an interval another one lies."""
     if own["lo"] > hi:
@@ -298,7 +266,7 @@ def _against_floors(run: Run, name: str, metric: str) -> str:
             article = "" if FLOORS[floor].startswith("another") else "the "
             words = f"{article}{FLOORS[floor]} ({_fixed(cell['value'], metric)})"
             sides.setdefault(_side(own, cell["lo"], cell["hi"]), []).append(words)
-    return "; ".join(f"{side} that of {_listed(words)}" for side, words in sides.items())
+    return "; ".join(f"{side} that of {listed(words)}" for side, words in sides.items())
 
 
 def _leak(run: Run) -> list[Html]:
@@ -317,11 +285,11 @@ def _leak(run: Run) -> list[Html]:
             _side(found, chance, chance), "no more than"
         )
         said.append(
-            _sentence(
+            sentence(
                 f"From the SIFT descriptors of a face alone, {who} makes an image whose nearest "
                 f"of {row['n']:,} originals is the right one in {_fixed(found['value'], 'id1')} % "
                 f"of cases {_bracket(found, 'id1')}: {side} chance, {page.number(chance, 2)} %",
-                _judged(run, "C12"),
+                judged(run.claims, "C12"),
                 ".",
             )
         )
@@ -334,7 +302,7 @@ def _leak(run: Run) -> list[Html]:
         beside = _against_floors(run, name, metric)
         if own:
             value = _fixed(own["value"], metric)
-            said.append(_sentence(f"{words}{value}{', ' if beside else ''}{beside}."))
+            said.append(sentence(f"{words}{value}{', ' if beside else ''}{beside}."))
     return said
 
 
@@ -371,10 +339,10 @@ def _earned(run: Run) -> list[Html]:
             state = "Parts that gain, but not shown to be more than their control"
             lacking = ", not run" if beyond == "not run" else ""
             aside = f" ({control}, {what}{lacking})"
-        groups.setdefault(state, []).append(_sentence(part, aside, _judged(run, claim)))
+        groups.setdefault(state, []).append(sentence(part, aside, judged(run.claims, claim)))
     return [
-        _sentence(whole, _judged(run, "C1"), "."),
-        *(Html(f"{state}: {_listed(names)}.") for state, names in groups.items()),
+        sentence(whole, judged(run.claims, "C1"), "."),
+        *(Html(f"{state}: {listed(names)}.") for state, names in groups.items()),
     ]
 
 
@@ -407,7 +375,7 @@ def _details(run: Run) -> list[Html]:
         if not numbers:
             continue
         lead = "Control, " if words[0].islower() else ""
-        said.append(_sentence(f"{lead}{words}: {', '.join(numbers)}."))
+        said.append(sentence(f"{lead}{words}: {', '.join(numbers)}."))
     return said
 
 
@@ -427,7 +395,7 @@ def _scale(run: Run) -> list[str]:
     ]
     seeds = _seeds(run)
     said = [
-        f"Judged on {_listed(sets)} at {run.meta['size']} pixels with {_count(seeds, 'seed')} "
+        f"Judged on {listed(sets)} at {run.meta['size']} pixels with {count(seeds, 'seed')} "
         f"(profile {run.profile})."
     ]
     if seeds == 1:
@@ -435,10 +403,10 @@ def _scale(run: Run) -> list[str]:
             "One seed cannot tell a method from luck: claims on trained networks stay open."
         )
     if run.missing:
-        said.append(f"Not run: {_listed(run.missing)}.")
+        said.append(f"Not run: {listed(run.missing)}.")
     for name, row in run.rows.items():
         if row.get("collapsed"):
-            seeds_lost = _listed([str(seed) for seed in row["collapsed"]])
+            seeds_lost = listed([str(seed) for seed in row["collapsed"]])
             said.append(f"The discriminator won outright in {name}, seed {seeds_lost}.")
     return said
 
@@ -451,11 +419,11 @@ def finding(run: Run) -> Html:
     counts = [
         f"{verdicts.count(verdict)} {verdict}" for verdict in page.VERDICTS if verdict in verdicts
     ]
-    rest.append(f"Of {_count(len(verdicts), 'claim')}, {_listed(counts)}.")
+    rest.append(f"Of {count(len(verdicts), 'claim')}, {listed(counts)}.")
     for verdict in ("supported", "contradicted"):
         found = [str(c["id"]) for c, v in zip(run.claims, verdicts, strict=True) if v == verdict]
         if found:
-            rest.append(Html(f"{verdict.capitalize()}: {_links(found)}."))
+            rest.append(Html(f"{verdict.capitalize()}: {links(found)}."))
     paragraphs = [" ".join(part) for part in (answer, details, map(page.text, rest))]
     body = "\n".join(f"<p>{words}</p>" for words in paragraphs if words)
     return Html(f"{body}\n{page.tally(verdicts)}")
@@ -532,7 +500,7 @@ def runs(run: Run) -> Html:
     columns = [(group, metric) for group, metrics in GROUPS.items() for metric in metrics]
     level = f"{100 * run.table['level']:g} %"
     seeds = _seeds(run)
-    luck = f"images and {_count(seeds, 'seed')}" if seeds > 1 else "images only (1 seed)"
+    luck = f"images and {count(seeds, 'seed')}" if seeds > 1 else "images only (1 seed)"
     apart = run.table.get("apart")
     differs = f" Ours differs from the paper's setting: {apart}." if apart else ""
     return _measured(
@@ -596,8 +564,8 @@ def _figure(
         found = set(drawn[1]["shows"])
         planned = dict.fromkeys(c.what for c in columns if c.what not in (ORIGINAL, KEYPOINTS))
         lost = [name for name in planned if name not in found]
-        lacking = f" Not run: {_listed(lost)}." if lost else ""
-        heads = _listed([c.head for c in columns if c.what == ORIGINAL or c.what in found])
+        lacking = f" Not run: {listed(lost)}." if lost else ""
+        heads = listed([c.head for c in columns if c.what == ORIGINAL or c.what in found])
         shown = page.figure(
             path,
             alt=f"{number}: a row a test image, columns {heads}; what was measured of every tile "
@@ -905,7 +873,7 @@ def sift_facts(run: Run) -> Html:
         row("keypoints that find no cell of 2 px (%)", "dropped", "2"),
     ]
     columns = ["of the test images", *(f"{s}: {names[s]}" for s in sets)]
-    meta = _optional(run.artifacts / "extract" / f"{sets[0]}_test" / "meta.json") or {}
+    meta = optional(run.artifacts / "extract" / f"{sets[0]}_test" / "meta.json") or {}
     settings = "; ".join(f"{k} {v}" for k, v in (meta.get("params") or {}).items())
     how = f" OpenCV {meta['cv2']}: {settings}." if meta.get("cv2") else ""
     return page.table(
@@ -941,7 +909,7 @@ def architecture(run: Run) -> Html:
         (
             found
             for stage, name in (("refine", OURS), ("train", "R42_J"), ("train", "R4_J"))
-            if (found := _optional(run.artifacts / stage / name / "meta.json"))
+            if (found := optional(run.artifacts / stage / name / "meta.json"))
         ),
         None,
     )
@@ -970,7 +938,7 @@ def architecture(run: Run) -> Html:
             D = Discriminator(ndf=meta["ndf"], layers=meta["d_layers"], conditional=conditional)
             full = Discriminator(**PAPER_D, conditional=True)
             add("D, of a pair of images" if conditional else "D", D, full, image, image)
-        of = _optional(run.artifacts / "train" / BASELINE / "meta.json")
+        of = optional(run.artifacts / "train" / BASELINE / "meta.json")
         if of is not None:
             net = Dosovitskiy(size=of["size"], width=of["width"], channels=of["channels"])
             full = Dosovitskiy(size=PAPER_SIZE, width=1, channels=CHANNELS_5)
@@ -1061,7 +1029,7 @@ def controls(run: Run) -> Html:
     question = "Has a discriminator won outright?"
     of_D = {n: row["collapsed"] for n, row in run.rows.items() if row.get("stage") == "refine"}
     if of_D:
-        won = [f"{name}: seed {_listed(list(map(str, s)))}" for name, s in of_D.items() if s]
+        won = [f"{name}: seed {listed(list(map(str, s)))}" for name, s in of_D.items() if s]
         said = "; ".join(won) or "none"
         rows.append([question, "seeds", sum(map(len, of_D.values())), said])
     else:
@@ -1095,16 +1063,6 @@ def _settings(run: Run) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def _flat(tree: Mapping, prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", str(value)))
-    return rows
-
-
 def provenance(run: Run, root: Path = Path()) -> Html:
     """List what the page was made from, as far as it is the same on every machine."""
     rows: list[tuple[str, object]] = [("profile", run.profile)]
@@ -1115,43 +1073,29 @@ def provenance(run: Run, root: Path = Path()) -> Html:
             f"{about['dataset']}, {size} px: {about['n_train']:,} train, {about['n_test']:,} test"
         )
         if len(about["classes"]) > 1:
-            said += f"; {_listed([str(c) for c in about['classes']])}"
+            said += f"; {listed([str(c) for c in about['classes']])}"
         rows += [(name, said), (f"attribution: {name}", str(about["attribution"]))]
     for name in dict.fromkeys(str(about["dataset"]) for about in sets.values()):
-        known = _optional(root / f"stages/data/fingerprints/{name}.json") or {}
-        rows += [
-            (f"fingerprint of {name}: {key}", str(value))
-            for key, value in known.items()
-            if isinstance(value, (str, int))
-        ]
+        rows += fingerprint(name, root)
     losses = sorted({str(row["phi"]) for row in run.rows.values() if row.get("phi")})
     if losses:
         rows.append(("φ of the joint loss (VGG16)", ", ".join(losses)))
         rows.append(("φ of the measures", "EfficientNet-Lite0, ImageNet weights"))
-    pins = root / "requirements.txt"
-    if pins.exists():
-        wanted = ("torch", "numpy", "scipy", "opencv-contrib-python-headless", "scikit-image")
-        wanted += ("matplotlib", "dvc")
-        listed = [line.split("==") for line in pins.read_text(encoding="utf-8").splitlines()]
-        found = {p[0].strip().lower(): p[1].split()[0] for p in listed if len(p) == 2}
-        versions = ", ".join(f"{p} {found[p]}" for p in wanted if p in found)
-        rows.append(("versions (requirements.txt)", versions))
-    rows.append(
-        (
-            "seconds, device, commit of every stage",
-            Html(f"<code>reports/provenance/{run.profile}/{PAPER}/</code>"),
-        )
+    facts, parameters = made_of(
+        rows,
+        PAPER,
+        run.profile,
+        params=run.params,
+        packages=(
+            "torch",
+            "numpy",
+            "scipy",
+            "opencv-contrib-python-headless",
+            "scikit-image",
+            "matplotlib",
+            "dvc",
+        ),
+        over="a run's (variants)",
+        root=root,
     )
-    facts = page.table(
-        pd.DataFrame(rows, columns=["what", "value"], dtype=object), caption="What this page shows."
-    )
-    own = section(run.params, f"profiles.{run.profile}.{PAPER}")
-    settings = [("all profiles", *row) for row in _flat(run.params.get(PAPER) or {})]
-    settings += [(run.profile, *row) for row in _flat(own)]
-    values = page.table(
-        pd.DataFrame(settings, columns=["profile", "key", "value"], dtype=object),
-        caption="Parameters (params.yaml); the profile's win over the general ones, a run's "
-        "(variants) over both.",
-        row_heads=2,
-    )
-    return Html(f"{facts}\n{values}")
+    return Html(f"{facts}\n{parameters}")
