@@ -29,7 +29,7 @@ class Sources(NamedTuple):
     artifacts: Path
     results: Path
     paper: dict[str, Any]
-    claims: list[dict[str, Any]]
+    claims: list[Mapping[str, Any]]
 
 
 def sources(paper: str, profile: str, root: Path = Path()) -> Sources:
@@ -47,7 +47,9 @@ def sources(paper: str, profile: str, root: Path = Path()) -> Sources:
     text = (root / "stages" / paper / "paper.yaml").read_text(encoding="utf-8")
     of = YAML(typ="safe", pure=True).load(text)
     judged = {d["id"]: d for d in (optional(results / "claims.json") or {}).get("details", [])}
-    claims = [{**claim, **judged.get(claim["id"], {})} for claim in of["claims"]]
+    claims: list[Mapping[str, Any]] = [
+        {**claim, **judged.get(claim["id"], {})} for claim in of["claims"]
+    ]
     return Sources(params, artifacts, results, of, claims)
 
 

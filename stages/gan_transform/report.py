@@ -693,9 +693,9 @@ def reconstructions(run: Run) -> Html:
     if run.meta is None or not run.matrix:
         return page.not_run("Fig. 7", f"dvc repro stages/{PAPER}/dvc.yaml:attack")
     roles = _roles(run)
-    count = draw.images_shown(run.meta["attack_size"], small=4, large=1)
+    most = draw.images_shown(run.meta["attack_size"], small=4, large=1)
     shown = []
-    for k in range(min(count, len(run.meta["panel"]))):
+    for k in range(min(most, len(run.meta["panel"]))):
         drawn = draw.reconstruction_grid(run.artifacts, roles, SCHEMES, k)
         if drawn is None:
             return page.not_run("Fig. 7", f"dvc repro stages/{PAPER}/dvc.yaml:attack")

@@ -888,12 +888,14 @@ def _layers(rows: Sequence[Row], caption: str) -> Html:
     cells: list[list[object]] = []
     kinds = {"conv": "conv", "up": "×2, conv", "transposed": "transposed conv"}
     for key, same in groupby(rows, key=lambda row: row[1:]):
-        kind, kernel, stride, c_in, c_out, side, count = key
+        kind, kernel, stride, c_in, c_out, side, weights = key
         times = len(list(same))
         place = len(cells) + 1
         step = f"1/{round(1 / stride)}" if stride < 1 else f"{stride:g}"
         shape = f"{c_out} × {side} × {side}"
-        cells.append([place, kinds[kind], f"{kernel} × {kernel}", step, c_in, shape, times, count])
+        cells.append(
+            [place, kinds[kind], f"{kernel} × {kernel}", step, c_in, shape, times, weights]
+        )
     heads = ["row", "layer", "kernel", "stride", "channels in", "output", "times", "parameters"]
     frame = pd.DataFrame(cells, columns=heads, dtype=object)
     return page.table(frame, caption=caption)
@@ -919,8 +921,8 @@ def architecture(run: Run) -> Html:
     tables: list[tuple[str, Html]] = []
 
     def add(title: str, net: nn.Module, full: nn.Module, *inputs: object) -> None:
-        rows, count = table(net, *inputs), parameters(net)
-        said = f"{title}: {len(rows)} convolutions, {count:,} parameters (at the paper's size "
+        rows, own = table(net, *inputs), parameters(net)
+        said = f"{title}: {len(rows)} convolutions, {own:,} parameters (at the paper's size "
         tables.append((f"{said}{parameters(full):,})", _layers(rows, title)))
 
     with torch.device("meta"):  # shapes only
