@@ -1,9 +1,11 @@
 """The parts of a page that are computed: what stands between two marks of a name."""
 
+from pathlib import Path
+
 from stages.common.errors import InputError
 
 
-def filled(text: str, name: str, block: str, page: object) -> str:
+def filled(text: str, name: str, block: str, page: str | Path) -> str:
     """Return ``text``, of the file ``page``, with ``block`` between the marks of ``name``.
 
     The marks are the lines ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
