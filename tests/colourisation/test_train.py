@@ -2,14 +2,11 @@
 
 import inspect
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from killing import Killable
 from safetensors.torch import load_file
 
 from stages.colourisation.colour import AB_SCALE, encode
@@ -119,54 +116,12 @@ def test_seeds_side_by_side_equal_seeds_alone(data, tmp_path):
     assert both.read_bytes() == one.read_bytes()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import stages.common.training as training
-import stages.colourisation.train as stage
-from tests_settings import keys
-kill_at = int(sys.argv[3])
-whole = training.fit
-def fit(step, **kwargs):
-    def counted(i):
-        if i == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(i)
-    return whole(counted, **{**kwargs, "save_seconds": 0.0})
-stage.fit = fit
-stage.train(Path(sys.argv[1]), Path(sys.argv[2]), **keys)
-"""
-
-
-@pytest.mark.parametrize("variant", ["bn_sn_md"])
-def test_a_killed_training_resumes_bit_for_bit(variant, data, tmp_path):
+def test_a_killed_training_resumes_bit_for_bit(data, tmp_path):
     """Spectral norm's u and v, BatchNorm's statistics and both Adams come back as they were."""
-    (tmp_path / "tests_settings.py").write_text(f"keys = {settings(variant)!r}\n")
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-
-    def go(kill_at, folder):
-        out = tmp_path / folder / "train" / variant
-        done = subprocess.run(
-            [sys.executable, str(script), str(data), str(out), str(kill_at)],
-            env={
-                **os.environ,
-                "CKPT_DIR": str(tmp_path / folder / "ckpt"),
-                "PYTHONPATH": f"{os.getcwd()}:{tmp_path}",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done, out
-
-    _, whole = go(-1, "whole")
-    killed, _ = go(5, "cut")
-    resumed, cut = go(-1, "cut")
-    assert killed.returncode == -signal.SIGKILL
-    assert "resuming at step 4 of 6" in resumed.stdout
-    for file in sorted(whole.iterdir()):
-        assert file.read_bytes() == (cut / file.name).read_bytes(), file.name
+    name = "bn_sn_md"
+    training = Killable(tmp_path, "colourisation.train", [data], name, settings(name))
+    said, _ = training.cut_and_whole(at=5)
+    assert "resuming at step 4 of 6" in said
 
 
 def test_a_batch_larger_than_the_set_is_refused(data, tmp_path):

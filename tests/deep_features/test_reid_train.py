@@ -1,14 +1,12 @@
 """Training and asking of all three black boxes, on images that the test makes."""
 
-import os
-import signal
 import socket
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from killing import Killable
 from safetensors.torch import load_file
 
 from stages.common.errors import InputError
@@ -210,57 +208,16 @@ def test_the_same_seed_gives_the_same_bytes_and_seeds_differ(data, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import stages.common.training as training
-import stages.deep_features.train_reid as stage
-from tests_settings import keys
-kill_at = int(sys.argv[3])
-whole = training.fit
-def fit(step, **kwargs):
-    def counted(i):
-        if i == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(i)
-    return whole(counted, **{**kwargs, "save_seconds": 0.0})
-stage.fit = fit
-stage.train_reid(*map(Path, sys.argv[1:3]), **keys)
-"""
-
-
 def test_a_killed_training_resumes_bit_for_bit(data, tmp_path):
-    kill_at, freeze = 2, 0.67  # while the backbone is frozen, up to step 4
+    """Killed while the backbone is frozen, up to step 4."""
     train_reid(data, tmp_path / "bot", **settings())
     weights = str(tmp_path / "bot" / "weights-s0.safetensors")
-    keys = settings("sbs", backbone_weights=weights, freeze=freeze)
-    (tmp_path / "tests_settings.py").write_text(f"keys = {keys!r}\n")
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-
-    def go(stop, folder):
-        out = tmp_path / folder / "train_reid" / "sbs"
-        done = subprocess.run(
-            [sys.executable, str(script), str(data), str(out), str(stop)],
-            env={
-                **os.environ,
-                "CKPT_DIR": str(tmp_path / folder / "ckpt"),
-                "PYTHONPATH": f"{os.getcwd()}:{tmp_path}",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done, out
-
-    _, whole = go(-1, "whole")
-    killed, _ = go(kill_at, "cut")
-    resumed, cut = go(-1, "cut")
-    assert killed.returncode == -signal.SIGKILL
-    assert f"resuming at step {kill_at} of 6" in resumed.stdout
-    assert len(list(whole.iterdir())) == 3
-    for file in sorted(whole.iterdir()):
-        assert file.read_bytes() == (cut / file.name).read_bytes(), file.name
+    keys = settings("sbs", backbone_weights=weights, freeze=0.67)
+    said, out = Killable(tmp_path, "deep_features.train_reid", [data], "sbs", keys).cut_and_whole(
+        at=2
+    )
+    assert "resuming at step 2 of 6" in said
+    assert len(list(out.iterdir())) == 3
 
 
 def test_a_given_backbone_is_frozen_at_the_start_and_a_random_one_is_not(data, tmp_path):
@@ -291,21 +248,19 @@ def test_a_group_of_processes_trains_with_a_frozen_backbone(data, tmp_path):
     train_reid(data, tmp_path / "bot", **settings())
     weights = str(tmp_path / "bot" / "weights-s0.safetensors")
     keys = settings("sbs", ids_per_batch=4, per_id=4, backbone_weights=weights, freeze=0.5)
-    (tmp_path / "tests_settings.py").write_text(f"keys = {keys!r}\n")
-    script = tmp_path / "whole.py"
-    script.write_text(KILLED)
+    training = Killable(tmp_path, "deep_features.train_reid", [data], "sbs", keys)
 
     def go(size, folder):
-        out = tmp_path / folder / "sbs"
+        command, env, out = training.prepared(folder)
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         group = [
             subprocess.Popen(
-                [sys.executable, str(script), str(data), str(out), "-1"],
+                command,
                 env={
-                    **os.environ, **address, "PYTHONPATH": f"{os.getcwd()}:{tmp_path}",
+                    **env, **address,
                     "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
                     "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1",
-                    "TORCHELASTIC_RUN_ID": "test", "CKPT_DIR": str(tmp_path / folder / "ckpt"),
+                    "TORCHELASTIC_RUN_ID": "test",
                 },
                 stderr=subprocess.PIPE,
                 text=True,

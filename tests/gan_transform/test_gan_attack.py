@@ -1,15 +1,12 @@
 """The trained attacks: what they reach where the answer is known, and the stage on tiny images."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from itertools import count
 
 import numpy as np
 import pytest
 import torch
+from killing import Killable
 from safetensors.torch import save_file
 
 from stages.common.checkpoints import Checkpoint
@@ -301,59 +298,15 @@ def test_seeds_side_by_side_equal_seeds_alone_to_the_byte(folders, tmp_path):
     assert all(np.array_equal(a[name][1], b[name][0]) for name in a)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import stages.gan_transform.attack as stage
-import stages.gan_transform.reconstruction as reconstruction
-from tests_settings import keys
-kill_in, kill_at = sys.argv[4], int(sys.argv[5])
-whole = reconstruction.fit
-def fit(step, **kwargs):
-    def counted(i):
-        if kill_in in kwargs["label"] and i == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(i)
-    return whole(counted, **{**kwargs, "save_seconds": 0.0})
-reconstruction.fit = fit
-stage.attack(*map(Path, sys.argv[1:4]), **keys)
-"""
-
-
 def test_a_killed_stage_resumes_bit_for_bit_and_repeats_no_finished_attack(folders, tmp_path):
     """Spectral norm's vectors, batch norm's statistics and both Adams come back as they were."""
     data, encrypted = folders
     keys = settings(generators=["blockwise", "shared"], ga_iterations=6)
-    (tmp_path / "tests_settings.py").write_text(f"keys = {keys!r}\n")
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-
-    def go(folder, kill_in="nothing", kill_at=0):
-        out = tmp_path / folder / "attack" / "negative"
-        done = subprocess.run(
-            [sys.executable, script, data, encrypted / "negative", out, kill_in, str(kill_at)],
-            env={
-                **os.environ,
-                "CKPT_DIR": str(tmp_path / folder / "ckpt"),
-                "PYTHONPATH": f"{os.getcwd()}:{tmp_path}",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done, out
-
-    _, whole = go("whole")
-    killed, cut = go("cut", "ga_shared", 5)
-    assert killed.returncode == -signal.SIGKILL
-    assert not cut.exists()
-    resumed, _ = go("cut")
-    assert "ga_blockwise seed 0: resuming at step 6 of 6" in resumed.stdout
-    assert "ga_shared seed 0: resuming at step 4 of 6" in resumed.stdout
-    assert sorted(f.name for f in whole.iterdir()) == sorted(f.name for f in cut.iterdir())
-    for file in sorted(whole.iterdir()):
-        assert file.read_bytes() == (cut / file.name).read_bytes(), file.name
-    assert not list((tmp_path / "cut" / "ckpt").iterdir())
+    inputs, steps_in = [data, encrypted / "negative"], "gan_transform.reconstruction"
+    attacks = Killable(tmp_path, "gan_transform.attack", inputs, "negative", keys, steps_in)
+    said, _ = attacks.cut_and_whole(at=5, label="ga_shared")
+    assert "ga_blockwise seed 0: resuming at step 6 of 6" in said
+    assert "ga_shared seed 0: resuming at step 4 of 6" in said
 
 
 def test_bfloat16_trains_and_leaves_unshared_weights_in_32_bits(folders, tmp_path):

@@ -1,13 +1,9 @@
 """The second stage of training: who is updated when, D's victory, resumption."""
 
-import os
-import signal
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
+from killing import Killable
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -300,54 +296,12 @@ def test_the_mark_reaches_the_files(made, tmp_path, monkeypatch):
     assert read_json(out / "history-s0.json")["collapse"]["step"] == 4  # an epoch has 4 steps
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import stages.common.training as training
-import stages.sift_inversion.refine as stage
-from tests_settings import keys
-kill_at = int(sys.argv[5])
-whole = training.fit
-def fit(step, **kwargs):
-    def counted(i):
-        if i == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(i)
-    return whole(counted, **{**kwargs, "save_seconds": 0.0})
-stage.fit = fit
-stage.refine(*map(Path, sys.argv[1:5]), **keys)
-"""
-
-
 def test_a_killed_refinement_resumes_bit_for_bit(made, tmp_path):
     """Both Adams, D, batch norm's statistics, dropout's draws and the mark come back."""
-    (tmp_path / "tests_settings.py").write_text(f"keys = {FINE!r}\n")
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-
-    def go(kill_at, folder):
-        out = tmp_path / folder / "refine" / "R42_G"
-        done = subprocess.run(
-            [sys.executable, str(script), *map(str, made), str(out), str(kill_at)],
-            env={
-                **os.environ,
-                "CKPT_DIR": str(tmp_path / folder / "ckpt"),
-                "PYTHONPATH": f"{os.getcwd()}:{tmp_path}",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done, out
-
-    _, whole = go(-1, "whole")
-    killed, _ = go(3, "cut")
-    resumed, cut = go(-1, "cut")
-    assert killed.returncode == -signal.SIGKILL
-    assert "resuming at step 2 of 6" in resumed.stdout
-    assert len(list(whole.iterdir())) == 3
-    for file in sorted(whole.iterdir()):
-        assert file.read_bytes() == (cut / file.name).read_bytes(), file.name
+    refinement = Killable(tmp_path, "sift_inversion.refine", made, "R42_G", FINE)
+    said, out = refinement.cut_and_whole(at=3)
+    assert "resuming at step 2 of 6" in said
+    assert len(list(out.iterdir())) == 3
 
 
 def test_bfloat16_refines_and_stays_near_float32(made, tmp_path):

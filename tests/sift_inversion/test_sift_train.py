@@ -1,14 +1,11 @@
 """The first stage of training, on images and keypoints that the test makes."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from killing import Killable
 from torch.nn.functional import normalize
 
 from stages.common.errors import InputError
@@ -222,53 +219,11 @@ def test_the_rate_falls_by_a_cosine_to_its_end(made, tmp_path, monkeypatch):
         assert 1e-3 * end <= rates[-1] <= 1e-3
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import stages.common.training as training
-import stages.sift_inversion.train as stage
-from tests_settings import keys
-kill_at = int(sys.argv[4])
-whole = training.fit
-def fit(step, **kwargs):
-    def counted(i):
-        if i == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(i)
-    return whole(counted, **{**kwargs, "save_seconds": 0.0})
-stage.fit = fit
-stage.train(*map(Path, sys.argv[1:4]), **keys)
-"""
-
-
 def test_a_killed_training_resumes_bit_for_bit(made, tmp_path):
-    (tmp_path / "tests_settings.py").write_text(f"keys = {SETTINGS!r}\n")
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-
-    def go(kill_at, folder):
-        out = tmp_path / folder / "train" / "R42_J"
-        done = subprocess.run(
-            [sys.executable, str(script), *map(str, made), str(out), str(kill_at)],
-            env={
-                **os.environ,
-                "CKPT_DIR": str(tmp_path / folder / "ckpt"),
-                "PYTHONPATH": f"{os.getcwd()}:{tmp_path}",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done, out
-
-    _, whole = go(-1, "whole")
-    killed, _ = go(6, "cut")
-    resumed, cut = go(-1, "cut")
-    assert killed.returncode == -signal.SIGKILL
-    assert "resuming at step 6 of 8" in resumed.stdout
-    assert len(list(whole.iterdir())) == 3
-    for file in sorted(whole.iterdir()):
-        assert file.read_bytes() == (cut / file.name).read_bytes(), file.name
+    training = Killable(tmp_path, "sift_inversion.train", made, "R42_J", SETTINGS)
+    said, out = training.cut_and_whole(at=6)
+    assert "resuming at step 6 of 8" in said
+    assert len(list(out.iterdir())) == 3
 
 
 def test_bfloat16_trains_and_stays_near_float32(made, tmp_path):
