@@ -42,6 +42,7 @@ class Step:
     after : addresses of the steps whose outs it reads.
     seconds : that it will take on the machine that ran it before; None if no stage ever ran.
     gpu : whether it computes on a GPU if there is one.
+    command : what DVC runs.
     """
 
     address: str
@@ -49,6 +50,7 @@ class Step:
     after: frozenset[str]
     seconds: float | None
     gpu: bool
+    command: str = ""
 
 
 def label(address: str, profile: str) -> str:
@@ -105,6 +107,7 @@ def plan(targets: Sequence[str] = ()) -> list[Step]:
                 frozenset(steps[other].address for other in before),
                 seconds,
                 ON_A_GPU in {dep.def_path for dep in stage.deps},
+                str(stage.cmd),
             )
     usual = statistics.median(known) if known else None
     return [replace(s, seconds=usual) if s.seconds is None else s for s in steps.values()]

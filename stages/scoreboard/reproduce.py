@@ -7,9 +7,10 @@ reads is made, at most N at once; a stage that computes on a GPU gets one of its
 spreads one training over several GPUs, such as torchrun, goes with N = 1.)
 
 What DVC makes of it is what it would make of ``dvc repro``: this only chooses when, and starts the
-stages' processes quicker (:mod:`stages.scoreboard.prefork`). A signal goes
-on to all that runs; the first failure starts nothing new. The status is DVC's, of the first stage
-that failed; 128 + n if N > 1 and signal n came.
+stages' processes quicker (:mod:`stages.scoreboard.prefork`), and first checks all parameters
+(:mod:`stages.scoreboard.parameters`). A signal goes on to all that runs; the first failure starts
+nothing new. The status is DVC's, of the first stage that failed; 128 + n if N > 1 and signal n
+came.
 """
 
 import argparse
@@ -26,7 +27,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from stages.common.errors import InputError
 from stages.common.stage import die_with_parent
+from stages.scoreboard.parameters import with_parameters
 from stages.scoreboard.plan import DvcException, Step, plan
 from stages.scoreboard.prefork import prefork
 from stages.scoreboard.progress import Progress, about
@@ -156,11 +159,37 @@ def _status(returncode: int) -> int:
     return returncode if returncode >= 0 else 128 - returncode
 
 
+def check(crew: Crew, steps: Sequence[Step], env: Mapping[str, str]) -> int:
+    """Check the parameters of all steps; return 0, or the status to end with: nothing has run."""
+    try:
+        commands = with_parameters(step.command for step in steps) if steps else []
+    except InputError as error:
+        print(f"error: {error}\nnothing was started", file=sys.stderr, flush=True)
+        return 2
+    if not commands:
+        return 0
+    launch = [] if "LAUNCH" in os.environ else env.get("LAUNCH", "").split()  # ours alone
+    python = "python" if launch else sys.executable
+    crew.start("check", [*launch, python, "-m", "stages.scoreboard.parameters", *commands], env)
+    status = 0
+    while crew.members:
+        for _, event in crew.events():
+            if isinstance(event, int):
+                status = _status(event)
+            else:
+                _say(event)
+    if status:
+        print("nothing was started", file=sys.stderr, flush=True)
+    return status
+
+
 def one_by_one(steps: Sequence[Step], targets: Sequence[str]) -> int:
     """Run ``dvc repro [TARGET ...]``, pass on what it says, and say how far it is."""
     progress = Progress(steps)
     returncode = 0
     with prefork(os.environ) as env, Crew() as crew:
+        if status := check(crew, steps, env):
+            return status
         crew.start("dvc", [*DVC, "repro", *targets], env)
         while crew.members:
             for _, event in crew.events():
@@ -184,6 +213,8 @@ def at_once(steps: Sequence[Step], jobs: int) -> int:
     gpus = visible_gpus()
     failed: dict[str, int] = {}
     with prefork({**threads, **os.environ}) as env, Crew() as crew:
+        if status := check(crew, steps, env):
+            return status
         while crew.members or (waiting and not failed and not crew.signal):
             for step in list(waiting.values()):
                 if failed or crew.signal or len(crew.members) >= jobs:
