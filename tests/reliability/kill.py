@@ -174,6 +174,8 @@ def disturb(
             todo.clear()
         if found is None:
             complete = session.process.returncode == 0
+            if complete:
+                cut.clear()  # what did not run was in the run cache
             if complete and not todo:
                 break
             if not complete:
