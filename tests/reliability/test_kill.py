@@ -37,15 +37,16 @@ class ScriptedCheckout:
     As DVC does, it forgets a stage that it is made to begin again, until it has finished.
     """
 
-    def __init__(self):
-        self.started, self.listed = [], {"x"}
+    def __init__(self, cached=True):
+        self.started, self.listed, self.cached = [], {"x"}, cached
 
     def stages(self):
         return set(self.listed)
 
     def repro(self, targets, *more):
         self.started.append((*targets, *more))
-        begun = [] if self.listed and not more else [("x", 0.0)]
+        there = self.listed or self.cached
+        begun = [] if there and not more else [("x", 0.0)]
         self.listed = set() if more else {"x"}
         ended = SimpleNamespace(returncode=0)
         return SimpleNamespace(process=ended, running=begun, wait=lambda: 0, text=lambda: "")
@@ -66,6 +67,8 @@ def killing(monkeypatch, sessions):
     def attend(session, checkout, todo, outs):
         if len(checkout.started) not in sessions:
             return None
+        if checkout.started[-1] == ("all",):
+            checkout.listed = set()  # its lock was being written
         return kill.Found(todo.pop(0).stage, "dvc", "time", "stage", 0.0)
 
     monkeypatch.setattr(kill, "attend", attend)
@@ -88,3 +91,13 @@ def test_a_kill_that_never_falls_ends_the_run_and_is_told(monkeypatch):
     found = kill.disturb(ScriptedCheckout(), ["all"], todo, {"x": "reports/x.json"})
     assert found["kills"] == 0
     assert len(found["blocked"]) == 1 and "1 kills were never carried out" in found["blocked"][0]
+
+
+@pytest.mark.parametrize(("cached", "lost"), [(True, []), (False, ["x"])])
+def test_only_what_had_to_run_again_after_a_cut_lock_is_lost(monkeypatch, cached, lost):
+    killing(monkeypatch, {1, 3})
+    checkout, todo = ScriptedCheckout(cached), [kill.Kill("x", "dvc", "time", 1.0)] * 2
+    found = kill.disturb(checkout, ["all"], todo, {"x": "artifacts/x"})
+    again = ("x", "--force", "--single-item")
+    assert checkout.started == [("all",), ("all",), again, ("all",)]
+    assert found["locks_that_lost_entries"] == 1 and found["lost"] == lost
