@@ -537,6 +537,11 @@ bad_print(
     json.dumps({"kind": "embedded", "splits": {"train": {"arrays": {"images": OF_IMAGES}}}}),
     "lacks 'labels'", "found images",
 )
+bad_print(
+    "nameless_split",
+    json.dumps({"kind": "embedded", "seed": 0, "splits": {"": {"arrays": {}}}}),
+    "a name for every split", "found ''",
+)
 bad_print("no_count", json.dumps({**FOLDER, "count": None}), "'count', int", "found NoneType")
 bad_print("bad_group", json.dumps({**FOLDER, "group": "("}), "is no regular expression")
 bad_print("nan", '{"kind": "embedded", "seed": NaN, "splits": {}}', "NaN, which is no number")

@@ -103,6 +103,8 @@ def _checked(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     if not content["splits"]:
         raise _other(path, "a split or more", "none")
     for split, part in content["splits"].items():
+        if not split.strip():
+            raise _other(path, "a name for every split", repr(split))
         if not isinstance(part, dict):
             raise _other(path, f"a map as split {split!r}", type(part).__name__)
         _typed(path, part, OF_SPLIT[kind])
