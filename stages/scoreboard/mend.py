@@ -4,9 +4,12 @@
 a second it leaves the first part of it, which it then either refuses or, if the cut falls between
 two lines, believes. Here the whole entries of the part are kept, and those of the last commit that
 are missing are added; so the entries of other profiles are not lost. What ran since the commit DVC
-then finds in its run cache, without running it again. Nothing is printed where nothing is wrong.
+then finds in its run cache, without running it again. In place DVC writes also .dvc/tmp/rwlock, its
+list of who reads and writes what: cut off, that stops every ``dvc repro``, and is removed here.
+Nothing is printed where nothing is wrong.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from stages.common.files import write_text
 from stages.scoreboard.rehash import locks, parse
 
 HEAD = "schema: '2.0'\nstages:\n"
+RWLOCK = ".dvc/tmp/rwlock"
 WRITING_SECONDS = 2.0  # a lock that still changes is being written, not cut off
 BLOCK = re.compile(r"(?m)^  (\S.*):\n")  # a stage's name; what belongs to it is indented further
 
@@ -55,7 +59,7 @@ def mended(text: str, committed: str) -> str | None:
 
 def mend(root: Path = Path()) -> list[str]:
     """Mend the locks below ``root``; return a sentence for each that was."""
-    told = []
+    told = freed(root)
     for path in locks(root):
         if path.suffix != ".lock":
             continue
@@ -76,6 +80,21 @@ def mend(root: Path = Path()) -> list[str]:
             f" {len(blocks(new))} now; DVC finds what is missing in its run cache"
         )
     return told
+
+
+def freed(root: Path) -> list[str]:
+    """Remove DVC's list of readers and writers if it is cut off: who is alive enters it anew."""
+    path = root / RWLOCK
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        json.loads(text)
+    except ValueError:
+        if not _changes(path, text):
+            path.unlink()
+            return [f"{RWLOCK}: was cut off by a kill and stopped every dvc repro; removed"]
+    return []
 
 
 def _changes(path: Path, text: str) -> bool:

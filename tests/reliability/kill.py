@@ -30,7 +30,7 @@ from expendable import ROOT, Checkout, Session
 
 from stages.common.errors import InputError
 from stages.common.files import write_json
-from stages.scoreboard.mend import mend
+from stages.scoreboard.mend import freed, mend
 
 HOW = ("dvc", "stage", "group")
 # share of the kills -> when; a file that does not come is given up after the expected time
@@ -139,12 +139,19 @@ def attend(
 
 
 def disturb(
-    checkout: Checkout, targets: Sequence[str], todo: list[Kill], outs: dict[str, str]
+    checkout: Checkout,
+    targets: Sequence[str],
+    todo: list[Kill],
+    outs: dict[str, str],
+    until: float = float("inf"),
 ) -> dict:
-    """Run the pipeline to its end although it is killed; return what was found."""
+    """Run the pipeline to its end although it is killed; return what was found.
+
+    ``until`` is the time (of time.monotonic) after which no kill is begun.
+    """
     log: list[Found] = []
     orphans, damaged, lost, repeated, blocked, leftovers = [], [], [], [], [], set()
-    half = repaired = stale = resumed = restored = sessions = failures = 0
+    rwlocks = half = repaired = stale = resumed = restored = sessions = failures = 0
     cut: set[str] = set()  # finished stages whose lock a kill cut off
     forced: set[str] = set()  # finished stages that were begun again, to be killed
     most, complete = SESSIONS * (len(todo) + 1), False
@@ -169,6 +176,8 @@ def disturb(
         repeated += sorted(names & (finished - forced))
         lost += sorted(name for name in names & cut if outs[name].startswith("artifacts/"))
         cut -= names
+        if time.monotonic() > until:
+            todo.clear()
         if sessions >= most and todo:
             blocked.append(f"{len(todo)} kills were never carried out: {todo}"[:500])
             todo.clear()
@@ -189,6 +198,7 @@ def disturb(
         log.append(found)
         print(f"{len(log)}: {found}", flush=True)
         leftovers |= set(checkout.leftovers())
+        rwlocks += len(freed(checkout.here))
         try:
             left = checkout.stages()
         except InputError as error:
@@ -215,6 +225,7 @@ def disturb(
         "blocked": blocked,
         "locks_that_lost_entries": half,
         "repaired_locks": repaired,
+        "removed_rwlocks": rwlocks,
         "stale_locks_that_dvc_removed": stale,
         "leftovers": sorted(leftovers),
     }
@@ -239,6 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--profile", default="smoke")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no kill after these")
     parser.add_argument("--stages", help="paper:stage,... (default: the whole pipeline)")
     parser.add_argument("--forked", action="store_true", help="as make reproduce starts stages")
     parser.add_argument("--moments", help=f"some of {','.join(MOMENTS)} (default: all)")
@@ -261,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         outs = whole.outs()
         todo = plan(seconds, given.kills, given.seed, moments)
         with killed.forking() if given.forked else nullcontext():
-            facts = disturb(killed, targets, todo, outs)
+            facts = disturb(killed, targets, todo, outs, begun + 60 * given.minutes)
         a, b = whole.fingerprints(), killed.fingerprints()
         differences = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
     wrong = [key for key in ("orphans", "damaged", "lost", "repeated", "blocked") if facts[key]] + [

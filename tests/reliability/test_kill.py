@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import kill
@@ -39,6 +40,7 @@ class ScriptedCheckout:
 
     def __init__(self, cached=True):
         self.started, self.listed, self.cached = [], {"x"}, cached
+        self.here = Path("nowhere")
 
     def stages(self):
         return set(self.listed)

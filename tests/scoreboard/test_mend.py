@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.scoreboard.mend import HEAD, blocks, mend, mended
+from stages.scoreboard.mend import HEAD, RWLOCK, blocks, mend, mended
 from stages.scoreboard.rehash import parse
 
 REAL = blocks(Path("stages/gan_transform/dvc.lock").read_text(encoding="utf-8"))
@@ -88,3 +88,15 @@ def test_files_are_mended_in_place_and_the_second_time_nothing_is_said(tmp_path,
     shutil.rmtree(tmp_path / ".git")
     lock.write_text(cut[:-75])
     assert len(mend(tmp_path)) == 1 and lock.read_text().startswith("schema")
+
+
+@pytest.mark.parametrize("text", ["", '{"read": {"a": [{"pid": 1, "cm'])
+def test_a_list_of_readers_that_is_cut_off_goes_and_a_whole_one_stays(tmp_path, at_once, text):
+    path = tmp_path / RWLOCK
+    path.parent.mkdir(parents=True)
+    path.write_text('{"read": {}, "write": {}}')
+    assert mend(tmp_path) == [] and path.exists()
+    path.write_text(text)
+    (said,) = mend(tmp_path)
+    assert said.startswith(f"{RWLOCK}: was cut off") and not path.exists()
+    assert mend(tmp_path) == []
