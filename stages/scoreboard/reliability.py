@@ -51,6 +51,7 @@ def kills(found: dict[str, Any]) -> str:
         "|---|---|",
         *(f"| {words} | {len(found[key])} |" for key, words in TROUBLES.items()),
         f"| locks that were cut off, and mended | {found['repaired_locks']} |",
+        f"| lists of readers that were cut off, and removed | {found['removed_rwlocks']} |",
     ]
     return "\n".join(lines)
 

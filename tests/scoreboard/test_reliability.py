@@ -15,7 +15,7 @@ KILLS = {
     "hits": {"a": 60, "b": 40}, "inside": {"stage": 90, "dvc": 10},
     "how": {"dvc": 40, "stage": 30, "group": 30}, "moments": {"time": 80, "lock": 20},
     "orphans": ["python"], "damaged": [], "lost": [], "repeated": [], "blocked": [],
-    "differences": [], "repaired_locks": 3,
+    "differences": [], "repaired_locks": 3, "removed_rwlocks": 7,
 }  # fmt: skip
 FAULT = {
     "what": "The disk is full.", "how": "tmpfs", "said": "error: a|b: no space", "lost": [],
@@ -55,6 +55,7 @@ def test_figures_come_from_the_files(tmp_path):
     page = rendered(TEXT, tmp_path)
     assert "100 kills (SIGKILL, seed 1)" in page and "as `make reproduce` starts them" in page
     assert "| processes that lived on | 1 |" in page
+    assert "| lists of readers that were cut off, and removed | 7 |" in page
     assert "in 2 of its 87 stages: 90 while a stage ran, 10 while DVC" in page
     assert "| The disk is full. | tmpfs | `error: a\\|b: no space` | nothing | yes |" in page
     assert "1,234 executions in 10 minutes (seed 0), 2 failures." in page
