@@ -13,9 +13,8 @@ from collections.abc import Iterable
 from stages.common import params
 from stages.common.errors import InputError
 
-WORDS = re.compile(
-    r"-m stages\.(?P<paper>\w+)\.(?P<verb>\w+)\s.*--profile (?P<profile>\S+)"
-    r"(?: --variant (?P<variant>\S+))?"
+COMMAND = re.compile(
+    r"-m stages\.(?P<name>\w+\.\w+) .*--profile (?P<profile>\w+)(?: --variant (?P<variant>\S+))?"
 )
 
 
@@ -28,8 +27,8 @@ def with_parameters(commands: Iterable[str]) -> list[str]:
         If params.yaml is missing or no YAML map.
     """
     known = params.load_params(params.PARAMS)
-    found = ((command, WORDS.search(command)) for command in commands)
-    return [command for command, match in found if match and match["paper"] in known]
+    found = ((command, COMMAND.search(command)) for command in commands)
+    return [command for command, match in found if match and match["name"].split(".")[0] in known]
 
 
 def complaints(commands: Iterable[str]) -> list[str]:
@@ -45,12 +44,12 @@ def complaints(commands: Iterable[str]) -> list[str]:
     said: dict[str, None] = {}
     try:
         for command in with_parameters(commands):
-            match = WORDS.search(command)
+            match = COMMAND.search(command)
             assert match
-            paper, verb, profile, variant = match.group("paper", "verb", "profile", "variant")
-            function = getattr(importlib.import_module(f"stages.{paper}.{verb}"), verb)
+            name, profile, variant = match.group("name", "profile", "variant")
+            function = getattr(importlib.import_module(f"stages.{name}"), name.split(".")[1])
             try:
-                params.stage_params(function, f"{paper}.{verb}", profile=profile, variant=variant)
+                params.stage_params(function, name, profile=profile, variant=variant)
             except InputError as error:
                 said[str(error)] = None
     finally:

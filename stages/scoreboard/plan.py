@@ -6,7 +6,6 @@ unchanged. Hence DVC's own functions, in the order and with the test of ``dvc re
 """
 
 import functools
-import re
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,10 +22,10 @@ from dvc_objects.fs.local import localfs
 from stages.common.errors import InputError
 from stages.common.files import read_json
 from stages.common.stage import provenance_file
+from stages.scoreboard.parameters import COMMAND
 
 START_UP = 4.0  # seconds of a stage beside those it records: Python, torch, DVC's hashing; measured
 ON_A_GPU = "stages/common/device.py"  # what computes on a GPU imports it, and so depends on it
-COMMAND = re.compile(r"-m stages\.(?P<name>\w+\.\w+) .*--profile (?P<profile>\w+)")
 
 __all__ = ["DvcException", "Step", "plan"]
 

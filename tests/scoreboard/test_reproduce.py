@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.common.files import write_json
-from stages.scoreboard.plan import COMMAND as COMMAND_OF_A_STAGE
+from stages.scoreboard.parameters import COMMAND as COMMAND_OF_A_STAGE
 from stages.scoreboard.plan import START_UP, Step, label, plan, recorded_seconds
 from stages.scoreboard.progress import HEADWAY, Progress, about
 from stages.scoreboard.reproduce import free_gpu, main, visible_gpus
